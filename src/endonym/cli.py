@@ -1,0 +1,361 @@
+"""The command `endonym`: run, plan, why, show, report, audit, chat.
+
+Answers go to stdout (with --json: one object), everything else to stderr. Nothing heavy is imported
+before a command needs it, so that --help answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from endonym.core.errors import EndonymError, RecipeError, StoreError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make an open base model a language's own: one recipe, every step kept.",
+)
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/typhoon_s.toml")
+]
+Scale = Annotated[str | None, typer.Option("--scale", "-s", help="One of the recipe's scales.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="A.B=VALUE", help="Change a setting: cpt.steps=500, vars.language=ko."
+    ),
+]
+StoreRoot = Annotated[
+    Path, typer.Option("--store", envvar="ENDONYM_STORE", help="Where artifacts are kept.")
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data", envvar="ENDONYM_DATA", help="A folder that relative data paths are looked up in."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Changes no address.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Compute threads. Changes no address.")
+]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF", help="A folder, an address or its beginning, or RECIPE-SCALE/STAGE."
+    ),
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    scale: Scale = None,
+    sets: Sets = None,
+    until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    store: StoreRoot = Path("store"),
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that prepare data.")] = 1,
+    rows_per_device: Annotated[
+        int | None, typer.Option("--rows-per-device", help="Rows of one forward pass.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run what is missing, reuse the rest, take up what was cut off."""
+    from endonym.core import recipe as recipes
+    from endonym.core.runner import run as run_recipe
+    from endonym.core.store import Store
+    from endonym.stages import summary
+    from endonym.stages.table import stage
+
+    context = _context(device, threads, workers, rows_per_device, data, quiet)
+    loaded = recipes.load(recipe, scale, sets)
+    opened = Store(store)
+    done = run_recipe(loaded, opened, stage, context, until)
+    told = summary.summarise(loaded, opened, done, context, sys.argv[1:])
+    if as_json:
+        _print_json(told.as_json)
+    else:
+        told.show(context.console)
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile,
+    scale: Scale = None,
+    sets: Sets = None,
+    store: StoreRoot = Path("store"),
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a run would do: every stage, whether it stands already, and why not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from endonym.core import plan as plans
+    from endonym.core import recipe as recipes
+    from endonym.core.store import SHOWN, Store
+    from endonym.stages.table import stage
+
+    opened = Store(store)
+    steps = plans.plan(recipes.load(recipe, scale, sets), opened, stage, tuple(data or ()))
+    reasons = {
+        name: None if step.found else plans.missed(step, steps, opened)
+        for name, step in steps.items()
+    }
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "use": step.stage.name,
+                "address": step.address,
+                "hit": step.found is not None,
+                "reason": reasons[name],
+            }
+            for name, step in steps.items()
+        ]
+        return _print_json({"stages": rows})
+    table = Table("stage", "use", "address", "state")
+    for name, step in steps.items():
+        state = "[green]stands[/]" if step.found else f"to run: {reasons[name]}"
+        table.add_row(name, step.stage.name, step.address[:SHOWN], state)
+    Console().print(table)
+
+
+@app.command()
+def why(
+    recipe: RecipeFile,
+    name: Annotated[str, typer.Argument(metavar="STAGE")],
+    scale: Scale = None,
+    sets: Sets = None,
+    store: StoreRoot = Path("store"),
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hit or miss, and field by field the difference to the nearest stored record."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from endonym.core import plan as plans
+    from endonym.core import recipe as recipes
+    from endonym.core.store import Store
+    from endonym.stages.table import stage
+
+    opened = Store(store)
+    steps = plans.plan(
+        recipes.load(recipe, scale, sets), opened, stage, tuple(data or ()), until=name
+    )
+    step = steps[name]
+    nearest, rows = (step.found, []) if step.found else plans.why(step, opened)
+    if as_json:
+        return _print_json(
+            {
+                "stage": name,
+                "address": step.address,
+                "hit": step.found is not None,
+                "nearest": nearest.address if nearest else None,
+                "differences": [{"field": f, "stored": a, "wanted": b} for f, a, b in rows],
+            }
+        )
+    console = Console()
+    if step.found:
+        console.print(f"{name} stands: {step.found.path}")
+    elif nearest is None:
+        console.print(
+            f"{name} was never made in this store: no record of the stage {step.stage.name!r}"
+        )
+    else:
+        console.print(f"{name} has to run. Nearest record: {nearest.path.name}")
+        table = Table("field", "stored", "wanted")
+        for field, old, new in rows:
+            table.add_row(field, *("(default)" if v is None else str(v) for v in (old, new)))
+        console.print(table)
+
+
+@app.command()
+def show(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = False) -> None:
+    """An artifact's record: what made it, from what, with which figures."""
+    from rich.console import Console
+    from rich.pretty import Pretty
+
+    artifact = _resolve(ref, store)
+    if as_json:
+        return _print_json({"path": str(artifact.path), **artifact.record})
+    console = Console()
+    console.print(
+        f"[bold]{artifact.path.name}[/]  {artifact.kind}, made {artifact.record['created']}"
+    )
+    for part in ("settings", "inputs", "figures", "licences", "environment"):
+        console.print(f"\n{part}", style="bold")
+        console.print(Pretty(artifact.record[part]))
+    console.print("\nfiles", style="bold")
+    for name, file in artifact.record["files"].items():
+        console.print(f"  {name}  {file['bytes']:,} bytes  sha256 {file['sha256'][:16]}...")
+
+
+@app.command()
+def audit(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = False) -> None:
+    """Walk from an artifact to all it came from; read every byte and compare it with its record."""
+    from rich.console import Console
+
+    from endonym.core.audit import audit as walk
+    from endonym.core.store import Store
+
+    result = walk(_resolve(ref, store), Store(store))
+    if as_json:
+        return _print_json(result)
+    console = Console()
+    for row in result["artifacts"]:
+        console.print(
+            f"{'  ' * row['depth']}{row['stage']} {row['address'][:16]}  "
+            f"{row['files']} files, {row['bytes']:,} bytes: all as recorded"
+        )
+    console.print(f"\nlicences: {', '.join(result['licences']) or 'none recorded'}")
+    for row in result["sources"]:
+        console.print(
+            f"outside file  sha256 {row['sha256'][:16]}...  ({row['stage']}.{row['field']})"
+        )
+
+
+@app.command()
+def report(
+    recipe: RecipeFile,
+    scale: Scale = None,
+    sets: Sets = None,
+    store: StoreRoot = Path("store"),
+    data: Data = None,
+) -> None:
+    """Write the HTML page of a finished run again, and print its path."""
+    from endonym.core import plan as plans
+    from endonym.core import recipe as recipes
+    from endonym.core.runner import Done
+    from endonym.core.store import Store
+    from endonym.stages import summary
+    from endonym.stages.table import stage
+
+    loaded, opened = recipes.load(recipe, scale, sets), Store(store)
+    steps = plans.plan(loaded, opened, stage, tuple(data or ()))
+    missing = [name for name, step in steps.items() if step.found is None]
+    if missing:
+        raise StoreError(
+            "the run is not finished, so it has no report",
+            where=opened.root,
+            got=f"to run: {', '.join(missing)}",
+            do=f"endonym run {recipe}" + (f" --scale {scale}" if scale else ""),
+        )
+    done = {name: Done(step, step.found, True) for name, step in steps.items()}
+    context = _context("auto", None, 1, None, data, False)
+    typer.echo(summary.summarise(loaded, opened, done, context, sys.argv[1:]).page)
+
+
+@app.command()
+def chat(
+    ref: Reference,
+    store: StoreRoot = Path("store"),
+    system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens")] = 256,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Talk with a model in the terminal."""
+    folder = Path(ref) if (Path(ref) / "config.json").is_file() else _resolve(ref, store).path
+    from endonym.engine.sampler import Sampling
+    from endonym.serve.terminal import chat as talk
+
+    context = _context(device, threads, 1, None, None, False)
+    talk(folder, context, Sampling(temperature=temperature, max_tokens=max_tokens), system=system)
+
+
+def main() -> None:
+    """Entry point: every known failure in five parts on stderr, exit code not 0."""
+    # Waiting threads must not burn the cores that the other stages' helpers need; read at import of torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        app()
+    except EndonymError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _print_error(error: EndonymError) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error[/] {escape(error.what)}")
+    for name, value in error.parts():
+        console.print(f"  [dim]{name:>6}[/]  {escape(value)}")
+
+
+def _context(
+    device: str,
+    threads: int | None,
+    workers: int,
+    rows_per_device: int | None,
+    data: list[Path] | None,
+    quiet: bool,
+) -> Any:
+    from endonym.core.console import Console
+    from endonym.core.context import Context
+
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    return Context(
+        device=device,
+        threads=threads,
+        workers=workers,
+        rows_per_device=rows_per_device,
+        data=tuple(data or ()),
+        console=Console(quiet=quiet),
+    )
+
+
+def _resolve(ref: str, root: Path) -> Any:
+    """The artifact that a folder, an address or RECIPE-SCALE/STAGE means."""
+    from endonym.core.artifact import RECORD, read_artifact
+    from endonym.core.store import Store
+
+    for folder in (Path(ref), root / "runs" / ref, root / "artifacts" / ref):
+        if (folder / RECORD).is_file():
+            return read_artifact(folder.resolve())
+    if not root.is_dir():
+        raise StoreError("there is no store", where=root, do="name it with --store DIR")
+    found = Store(root).by_prefix(ref) if len(ref) >= 4 else []
+    if len(found) == 1:
+        return found[0]
+    runs = sorted(
+        f"{p.parent.name}/{p.name}" for p in (root / "runs").glob("*/*") if p.is_symlink()
+    )
+    if found:
+        raise RecipeError(
+            "the reference means several artifacts",
+            where=ref,
+            got=", ".join(a.path.name for a in found),
+            do="give more digits",
+        )
+    raise RecipeError(
+        "the reference means no artifact of this store",
+        where=ref,
+        wanted="a folder with a record.json, an address, or RECIPE-SCALE/STAGE",
+        got=f"known: {', '.join(runs) or 'no runs yet'}",
+    )
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))

@@ -1,0 +1,1 @@
+"""Artifacts and the equations between them: configuration, identity, storage, recipes, runs."""
