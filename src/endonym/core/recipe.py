@@ -231,7 +231,10 @@ def _value(text: str) -> Any:
 
 def _substitute(value: Any, words: dict[str, Any], where: str) -> Any:
     if isinstance(value, dict):
-        return {k: _substitute(v, words, f"{where}.{k}") for k, v in value.items()}
+        return {
+            _substitute(k, words, where): _substitute(v, words, f"{where}.{k}")
+            for k, v in value.items()
+        }
     if isinstance(value, list):
         return [_substitute(item, words, where) for item in value]
     if not isinstance(value, str) or "${" not in value:

@@ -1,0 +1,68 @@
+"""What goes into a loss and what comes out of it: packed rows of tokens, and a weighted sum.
+
+Shapes: B rows, T time.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows, input-aligned: at position t the model predicts labels[b, t].
+
+    tokens:    [B, T] int64
+    labels:    [B, T] int64, the next token of the same document; any value where the weight is 0
+    weights:   [B, T] float32, weight of that prediction in the loss; 0 on padding, on prompts and
+               on the last token of a document
+    segments:  [B, T] int64, 0 = padding, 1.. = number of the document within its row; the tokens
+               of one document stand side by side
+    positions: [B, T] int64, position within the document, from 0
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    weights: Tensor
+    segments: Tensor
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = {each.name: tuple(getattr(self, each.name).shape) for each in fields(self)}
+        assert len(set(shapes.values())) == 1, f"the parts of Rows differ in shape: {shapes}"
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.segments > 0).sum())
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on `device`."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def split(self, rows: int) -> "list[Rows]":
+        """Micro-batches of at most `rows` rows, in order."""
+        assert rows > 0, f"a micro-batch of {rows} rows"
+        return [self._each(lambda part, i=i: part[i : i + rows]) for i in range(0, len(self), rows)]
+
+    def _each(self, change) -> "Rows":
+        return replace(self, **{each.name: change(getattr(self, each.name)) for each in fields(self)})
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a method gives back.
+
+    value:   differentiable scalar, the SUM of the weighted losses. The loop divides by the total
+             weight over all micro-batches of a step, so gradient accumulation is exact
+    weight:  sum of the weights
+    figures: what is worth logging, sums or means as their names say
+    """
+
+    value: Tensor
+    weight: Tensor | float
+    figures: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,153 @@
+"""Negative log-likelihood of the next token, from hidden states and the head, by chunks of tokens.
+
+Shapes: N tokens, D width, V vocabulary; R rows of one chunk.
+"""
+
+import torch
+from torch import Tensor
+
+from endonym.methods.batch import Loss
+
+CHUNK = 1024
+"""Rows multiplied with the head at once. Below 512 the head's gradient, [V, D], is added up so often
+that the additions cost more than the smaller chunks save."""
+
+_BLOCK = 1 << 18
+"""Logits taken to float32 at once on a CPU: 1 MiB stays in the second-level cache, where the softmax
+takes a half to a quarter of the time that it takes over a whole chunk (measured at V = 16384)."""
+
+
+def nll(hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, chunk: int = CHUNK) -> Loss:
+    """Weighted sum of -log p(label) out of hidden states, labels and weights.
+
+        z_n = W h_n,   L = sum_n w_n ( log sum_v exp z_nv - z_n,y(n) )
+        dL/dz_n = w_n ( softmax(z_n) - onehot(y(n)) )
+
+    hidden: [B, T, D] or [N, D], after the final norm; head W: [V, D]; labels and weights: the shape
+    of hidden without D.
+
+    The gradients are formed in the forward pass, chunk by chunk, so that no more than [chunk, V]
+    logits exist at a time (as in Liger-Kernel, arXiv:2410.10989). Positions of weight 0 are left out
+    before the multiplication: in SFT that is much of the work. The products run in the dtype of the
+    surrounding autocast, else in that of `hidden`; the softmax, the loss and the head's gradient
+    summed over chunks are float32 in any case.
+    """
+    keep = (weights != 0).reshape(-1)
+    index = slice(None) if bool(keep.all()) else keep.nonzero().squeeze(1)
+    loss = _ChunkedNLL.apply(
+        hidden.reshape(-1, hidden.shape[-1])[index],
+        head,
+        labels.reshape(-1)[index],
+        weights.reshape(-1)[index].float(),
+        chunk,
+        _compute_dtype(hidden),
+        torch.is_grad_enabled(),
+    )
+    return Loss(value=loss, weight=weights.sum(dtype=torch.float32))
+
+
+@torch.no_grad()
+def token_logprobs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = CHUNK) -> Tensor:
+    """log p(label) at every position: float32, in labels' shape, by chunks and without gradient."""
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    losses, *_ = _run(rows, head, labels.reshape(-1), None, chunk, _compute_dtype(hidden))
+    return -losses.view(labels.shape)
+
+
+class _ChunkedNLL(torch.autograd.Function):
+    """The sum of nll(), whose backward pass only hands out what the forward pass has formed."""
+
+    @staticmethod
+    def forward(ctx, rows, head, labels, weights, chunk, dtype, with_gradient):
+        wanted = weights if with_gradient and any(ctx.needs_input_grad[:2]) else None
+        with torch.autocast(rows.device.type, enabled=False):
+            losses, rows_grad, head_grad = _run(
+                rows, head, labels, wanted, chunk, dtype, head_too=ctx.needs_input_grad[1]
+            )
+        ctx.save_for_backward(rows_grad, head_grad)
+        return (losses * weights).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows_grad, head_grad = ctx.saved_tensors
+        rows_grad = None if rows_grad is None else rows_grad * grad.to(rows_grad.dtype)
+        head_grad = None if head_grad is None else head_grad * grad.to(head_grad.dtype)
+        return rows_grad, head_grad, None, None, None, None, None
+
+
+def _run(
+    rows: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    chunk: int,
+    dtype: torch.dtype,
+    head_too: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Losses [N] in float32 and, where weights are given, the gradients of their weighted sum.
+
+    The buffers are made once and reused: on a CPU fresh pages for every product cost as much as the
+    softmax itself.
+    """
+    (num, width), vocab = rows.shape, head.shape[0]
+    hidden, kernel = rows.detach().to(dtype), head.detach().to(dtype)
+    losses = torch.empty(num, dtype=torch.float32, device=rows.device)
+    logits = torch.empty(min(chunk, num), vocab, dtype=dtype, device=rows.device)
+    rows_grad = head_grad = part = None
+    if weights is not None:
+        rows_grad = torch.empty_like(hidden)
+        if head_too:
+            head_grad = torch.zeros(vocab, width, dtype=torch.float32, device=rows.device)
+            part = torch.empty(vocab, width, dtype=dtype, device=rows.device)
+    for start in range(0, num, chunk):
+        here = slice(start, min(start + chunk, num))
+        z = torch.mm(hidden[here], kernel.t(), out=logits[: here.stop - start])
+        losses[here], total = _losses_(z, labels[here], with_gradient=weights is not None)
+        if weights is None:
+            continue
+        # z now holds total * (softmax - onehot): the division is left to the [R, D] side, where it
+        # is V / D times cheaper.
+        scale = (weights[here] / total).unsqueeze(1)
+        torch.mm(z, kernel, out=rows_grad[here])
+        rows_grad[here] *= scale
+        if head_too:
+            torch.mm(z.t(), (hidden[here] * scale).to(dtype), out=part)
+            head_grad += part
+    if rows_grad is not None:
+        rows_grad = rows_grad.to(rows.dtype)
+    if head_grad is not None:
+        head_grad = head_grad.to(head.dtype)
+    return losses, rows_grad, head_grad
+
+
+def _losses_(z: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    """-log softmax(z)[label] and sum_v exp(z_v - max z), both [R] in float32.
+
+    With `with_gradient`, z [R, V] is overwritten by exp(z - max) - total * onehot(label), which is
+    total * (softmax(z) - onehot(label)); without, its content is lost.
+    """
+    size = max(1, _BLOCK // z.shape[1]) if z.device.type == "cpu" else len(z)
+    in_place = z.dtype == torch.float32
+    wide = None if in_place else torch.empty(size, z.shape[1], device=z.device)
+    losses = torch.empty(len(z), dtype=torch.float32, device=z.device)
+    total = torch.empty_like(losses)
+    for start in range(0, len(z), size):
+        block = z[start : start + size]
+        here = slice(start, start + len(block))
+        index = labels[here].unsqueeze(1)
+        f = block if in_place else wide[: len(block)].copy_(block)
+        top = f.amax(1, keepdim=True)
+        chosen = f.gather(1, index) - top
+        torch.exp(f.sub_(top), out=f)
+        torch.sum(f, 1, out=total[here])
+        losses[here] = total[here].log() - chosen.squeeze(1)
+        if with_gradient:
+            f.scatter_(1, index, chosen.exp() - total[here].unsqueeze(1))
+            if not in_place:
+                block.copy_(f)
+    return losses, total
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

@@ -1,0 +1,221 @@
+"""The few operations of the decoder that have a fast way of their own, each with its plain formula.
+
+Shapes: B rows, T time, N = B T tokens, D width, H query heads, K key/value heads, C channels of a
+head; n documents padded to L tokens, M slots in all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHORT = 192
+"""Documents up to this length attend in float32 when a CPU trains in bfloat16: the backward pass of
+the bfloat16 kernel has a cost per token that only longer documents repay (64 documents of 64
+tokens: 35 ms against 15 ms; 16 of 256: 30 ms against 33 ms)."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of packed rows lie: found once per forward pass, used by every layer.
+
+    The documents are laid out as batches of similar length, one after the other: M slots.
+
+    shapes:  (n, L) of each batch
+    gather:  [M] the token in each slot; the slots past a document's end repeat its first token
+    blank:   those slots
+    home:    [N] the slot of each token; 0 for padding
+    padding: the tokens that belong to no document
+    """
+
+    shapes: list[tuple[int, int]]
+    gather: Tensor
+    blank: Tensor
+    home: Tensor
+    padding: Tensor
+
+
+def documents_in(segments: Tensor) -> Documents | None:
+    """The documents of packed rows [B, T]; None where every row is one document, then padding.
+
+    In that case the causal mask alone keeps the padding, which lies to the right, out of sight.
+    Otherwise documents of 1, 2, 3-4, 5-8, 9-16 ... tokens form one batch each, so that less than
+    half of it is blank, and one causal attention runs over each batch. That is the same on every
+    backend, and faster than a [T, T] mask, with which all pairs of the row are computed.
+    """
+    if bool((segments <= 1).all()) and bool((segments[:, 1:] <= segments[:, :-1]).all()):
+        return None
+    device, (rows, time) = segments.device, segments.shape
+    segments = segments.cpu()  # a few integers per document: not worth a kernel each
+    edge = torch.ones(rows, time, dtype=torch.bool)
+    edge[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    start = edge.reshape(-1).nonzero().squeeze(1)
+    length = torch.diff(start, append=torch.tensor([rows * time]))
+    real = segments.reshape(-1)[start] > 0
+    start, length = start[real], length[real]
+    magnitude = torch.log2(length.double()).ceil()
+    shapes, gather, inside = [], [], []
+    for each in magnitude.unique():
+        first, long = start[magnitude == each], length[magnitude == each]
+        step = torch.arange(int(long.max()))
+        within = step < long[:, None]
+        shapes.append(tuple(within.shape))
+        gather.append((first[:, None] + step * within).reshape(-1))
+        inside.append(within.reshape(-1))
+    gather, inside = torch.cat(gather), torch.cat(inside)
+    home = torch.zeros(rows * time, dtype=torch.long)
+    home[gather[inside]] = inside.nonzero().squeeze(1)
+    parts = gather, (~inside).nonzero().squeeze(1), home, (segments == 0).reshape(-1).nonzero()[:, 0]
+    return Documents(shapes, *(part.to(device) for part in parts))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None) -> Tensor:
+    """Causal attention [B, T, H, C] out of q [B, T, H, C] and k, v [B, T, K, C].
+
+        o_t = sum_s softmax_s( q_t . k_s / sqrt(C) ) v_s      over s <= t of the same document
+
+    Each run of H / K query heads shares one key/value head. Padding gets zeros where `documents`
+    is given.
+    """
+    if documents is None:
+        return _causal(q, k, v)
+    heads = [q.shape[2], k.shape[2], v.shape[2]]
+    slots = _Move.apply(
+        torch.cat([q, k, v], 2).flatten(0, 1),
+        (documents.gather, None),
+        (documents.home, documents.padding),
+    )
+    done = []
+    for batch, shape in zip(slots.split([n * l for n, l in documents.shapes]), documents.shapes):
+        done.append(_causal(*batch.unflatten(0, shape).split(heads, 2)).flatten(0, 1))
+    out = _Move.apply(
+        torch.cat(done) if len(done) > 1 else done[0],
+        (documents.home, documents.padding),
+        (documents.gather, documents.blank),
+    )
+    return out.view(q.shape)
+
+
+class _Move(torch.autograd.Function):
+    """x[index] with chosen rows zeroed; the gradient goes the other way round by an index as well.
+
+    The gradient of plain indexing is a scattered sum, several times slower than a second look-up.
+    A look-up suffices because each token has one slot, and because what comes back to the blank
+    slots is zero: no token sees them, and their own output is dropped.
+    """
+
+    @staticmethod
+    def forward(ctx, x, there, back):
+        ctx.back = back
+        return _look_up(x, *there)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _look_up(grad, *ctx.back), None, None
+
+
+def _look_up(x: Tensor, index: Tensor, zero: Tensor | None) -> Tensor:
+    out = x.index_select(0, index)
+    return out if zero is None or not len(zero) else out.index_fill_(0, zero, 0)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    dtype = q.dtype
+    if (
+        dtype == torch.bfloat16
+        and q.device.type == "cpu"
+        and q.shape[1] <= SHORT
+        and torch.is_grad_enabled()
+    ):
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+            is_causal=True, enable_gqa=q.shape[2] != k.shape[2],
+        )  # fmt: skip
+    return out.transpose(1, 2).to(dtype)
+
+
+def attend_cached(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    """Attention [B, T, H, C] of q [B, T, H, C] over a cache k, v [B, S, K, C] whose slot s holds
+    the token at position s: the query at position p sees the slots 0..p. positions: [B, T]."""
+    rows, time, heads, channels = q.shape
+    num_keys = k.shape[2]
+    seen = torch.arange(k.shape[1], device=q.device) <= positions[:, :, None]  # [B, T, S]
+    # The query heads that share a key head stand in for time, so that no key is ever repeated.
+    group = heads // num_keys
+    q = q.view(rows, time, num_keys, group, channels).permute(0, 2, 1, 3, 4).flatten(2, 3)
+    mask = seen[:, None] if group == 1 else seen.repeat_interleave(group, 1)[:, None]
+    out = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    out = out.unflatten(2, (time, group)).permute(0, 2, 1, 3, 4)
+    return out.reshape(rows, time, heads, channels)
+
+
+def rotary(positions: Tensor, channels: int, theta: float, dtype: torch.dtype) -> tuple:
+    """cos and sin, each [B, T, 1, C/2], of the angles p theta^(-2i/C) for positions [B, T].
+
+    RoFormer, arXiv:2104.09864, eq. 15, with the two coordinates of pair i at channels i and
+    i + C/2, as Llama checkpoints have them. Angles in float32.
+    """
+    exponent = torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device) / channels
+    angle = positions[:, :, None, None].float() * (1.0 / theta**exponent)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair (x_i, x_{i+C/2}) of x [B, T, heads, C] turned by its angle."""
+    return _Rotate.apply(x, cos, sin) if torch.is_grad_enabled() else _turn(x, cos, sin)
+
+
+class _Rotate(torch.autograd.Function):
+    """The gradient of a rotation is the rotation back: nothing of x needs to be kept."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad):
+        cos, sin = ctx.saved_tensors
+        return _turn(grad, cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    (a, b), (c, d) = x.chunk(2, -1), out.chunk(2, -1)
+    torch.mul(a, cos, out=c).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=d).addcmul_(a, sin)
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt( mean x^2 + eps ) * weight over the last dimension, computed in float32, in x's dtype.
+
+    RMSNorm, arXiv:1910.07467, eq. 4.
+    """
+    return _RMSNorm.apply(x, weight, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Keeps x and one number a token; F.rms_norm's gradient takes several times as long on a CPU."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        wide, scale = x.float(), weight.float()
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = (norm.square_().div_(x.shape[-1]).add_(eps)).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, inverse = ctx.saved_tensors
+        unit = x.float() * inverse
+        grad = grad.float()
+        weight_grad = (grad * unit).flatten(0, -2).sum(0).to(weight.dtype)
+        grad = grad * weight.float()
+        along = (grad * unit).mean(-1, keepdim=True)
+        x_grad = grad.sub_(unit.mul_(along)).mul_(inverse).to(x.dtype)
+        return x_grad, weight_grad, None

@@ -1,0 +1,215 @@
+"""The end of a run: its scoreboard, its HTML page, and what to do next."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import endonym
+from endonym.core.artifact import write_json
+from endonym.core.console import Console
+from endonym.core.context import Context
+from endonym.core.recipe import Recipe
+from endonym.core.runner import Done, run_folder
+from endonym.core.store import Store
+from endonym.eval.table import Scoreboard
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a finished run tells its reader."""
+
+    scoreboard: Scoreboard | None
+    page: Path
+    chat: str
+    executed: int
+    reused: int
+    seconds: float
+    as_json: dict[str, Any]
+
+    def show(self, console: Console) -> None:
+        """On a terminal: the scoreboard, the page, the command to chat."""
+        console.note()
+        if self.scoreboard is not None:
+            console.print(self.scoreboard.table())
+            for note in self.scoreboard.notes:
+                console.note(note, style="dim")
+        console.note(f"\n{self.executed} stages executed, {self.reused} reused")
+        console.note(f"report  {self.page}")
+        if self.chat:
+            console.note(f"chat    {self.chat}")
+
+
+def summarise(
+    recipe: Recipe, store: Store, done: dict[str, Done], context: Context, command: list[str]
+) -> Told:
+    """Writes report.html and scoreboard.json into the run's folder; what to show of them."""
+    from endonym.core.report import write_report
+
+    folder = run_folder(recipe, store)
+    board = scoreboard(recipe, done)
+    chat = ""
+    if recipe.report.chat in done:
+        chat = f"endonym chat {folder.name}/{recipe.report.chat}"
+        if store.root != Path("store"):
+            chat += f" --store {shlex.quote(str(store.root))}"
+    run = description(recipe, done, board, chat, command)
+    page = folder / "report.html"
+    write_report(page, run)
+    if board is not None:
+        write_json(folder / "scoreboard.json", board.to_dict())
+    executed = sum(not one.reused for one in done.values())
+    return Told(
+        scoreboard=board,
+        page=page,
+        chat=chat,
+        executed=executed,
+        reused=len(done) - executed,
+        seconds=sum(one.artifact.record["seconds"] for one in done.values()),
+        as_json={
+            "recipe": recipe.name,
+            "scale": recipe.scale,
+            "executed": executed,
+            "reused": len(done) - executed,
+            "stages": {
+                name: {
+                    "address": one.artifact.address,
+                    "path": str(one.artifact.path),
+                    "reused": one.reused,
+                    "seconds": one.artifact.record["seconds"],
+                    "figures": one.artifact.figures,
+                }
+                for name, one in done.items()
+            },
+            "scoreboard": board.to_dict() if board else None,
+            "report": str(page),
+            "chat": chat or None,
+        },
+    )
+
+
+def scoreboard(recipe: Recipe, done: dict[str, Done]) -> Scoreboard | None:
+    """The rows that the recipe's report names and that are there; None if there are none."""
+    names = [name for name in recipe.report.rows if name in done]
+    if not names:
+        return None
+    scores = [_json(done[name].artifact, "scores.json") for name in names]
+    columns = scores[0]["columns"]
+    if recipe.report.columns:
+        known = {column["key"]: column for column in columns}
+        columns = [known[key] for key in recipe.report.columns if key in known]
+    keys = [column["key"] for column in columns]
+    rows = [
+        {
+            "label": done[name].step.node.label,
+            "figures": {key: one["figures"][key] for key in keys if key in one["figures"]},
+        }
+        for name, one in zip(names, scores)
+    ]
+    return Scoreboard(columns=columns, rows=rows, notes=scores[0]["notes"])
+
+
+def description(
+    recipe: Recipe,
+    done: dict[str, Done],
+    board: Scoreboard | None,
+    chat: str,
+    command: list[str],
+) -> dict[str, Any]:
+    """The plain dictionary that core/report.py draws."""
+    stages = [_stage(one) for one in done.values()]
+    newest = max((one.artifact.record for one in done.values()), key=lambda record: record["created"])
+    host = newest["environment"]
+    trained = [stage for stage in stages if stage["metrics"]]
+    return {
+        "title": recipe.title,
+        "recipe": recipe.path.name,
+        "scale": recipe.scale,
+        "language": str(recipe.words.get("language", "")),
+        "command": shlex.join(["endonym", *command]),
+        "created": newest["created"],
+        "endonym_version": endonym.__version__,
+        "host": {
+            "processor": host["processor"],
+            "cores": host["cores"],
+            "device": host["device"],
+            "threads": host["threads"],
+            "python": host["python"],
+            **host["versions"],
+        },
+        "stages": stages,
+        "scoreboard": board.to_dict() if board else None,
+        "samples": _samples(recipe, done),
+        "splits": _splits(done),
+        "data": _data(done),
+        "costs": {
+            "seconds": sum(stage["seconds"] for stage in stages),
+            "tokens": sum(stage["figures"].get("tokens", 0) for stage in trained),
+            "flops": sum(
+                stage["figures"].get("tokens", 0) * stage["figures"].get("flops_per_token", 0)
+                for stage in trained
+            ),
+        },
+        "chat": chat,
+    }
+
+
+def _stage(one: Done) -> dict[str, Any]:
+    record = one.artifact.record
+    has_metrics = "metrics.jsonl" in record["files"]
+    return {
+        "name": one.step.name,
+        "use": one.step.stage.name,
+        "label": one.step.node.label,
+        "address": one.artifact.address,
+        "kind": one.artifact.kind,
+        "inputs": {
+            slot: list(given.values()) if isinstance(given, dict) else [given]
+            for slot, given in one.step.inputs.items()
+        },
+        "seconds": record["seconds"],
+        "reused": one.reused,
+        "config": record["config"],
+        "figures": {k: v for k, v in record["figures"].items() if isinstance(v, int | float | str)},
+        "metrics": str(one.artifact.file("metrics.jsonl")) if has_metrics else None,
+        "bytes": sum(file["bytes"] for file in record["files"].values()),
+        "licences": record["licences"],
+    }
+
+
+def _samples(recipe: Recipe, done: dict[str, Done]) -> list[dict[str, Any]]:
+    """The same questions answered by each row of the scoreboard, side by side."""
+    shown: dict[str, dict[str, Any]] = {}
+    for name in recipe.report.rows:
+        if name not in done:
+            continue
+        for sample in _json(done[name].artifact, "scores.json")["samples"]:
+            one = shown.setdefault(
+                sample["id"],
+                {key: sample[key] for key in ("prompt", "language", "expected")} | {"replies": []},
+            )
+            one["replies"].append({"label": done[name].step.node.label, **sample["reply"]})
+    return list(shown.values())
+
+
+def _splits(done: dict[str, Done]) -> list[str]:
+    sentences = [
+        sentence
+        for one in done.values()
+        for sentence in one.artifact.figures.get("splits", [])
+    ]
+    return list(dict.fromkeys(sentences))
+
+
+def _data(done: dict[str, Done]) -> list[dict[str, Any]]:
+    rows = [
+        {"stage": name, **source}
+        for name, one in done.items()
+        for source in one.artifact.figures.get("sources", [])
+    ]
+    return [{**row, "source": f"{row.pop('stage')}: {row['source']}"} for row in rows]
+
+
+def _json(artifact: Any, name: str) -> dict[str, Any]:
+    return json.loads(artifact.file(name).read_text(encoding="utf-8"))

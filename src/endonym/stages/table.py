@@ -1,0 +1,29 @@
+"""Every stage by the name a recipe uses, imported on use."""
+
+from importlib import import_module
+
+from endonym.core.config import nearest
+from endonym.core.errors import RecipeError
+from endonym.core.stage import Stage
+
+STAGES = {
+    "documents": "endonym.stages.documents",
+    "conversations": "endonym.stages.conversations",
+    "items": "endonym.stages.items",
+    "tokenizer": "endonym.stages.tokenizer",
+    "extend": "endonym.stages.extend",
+    "import": "endonym.stages.importing",
+    "pretrain": "endonym.stages.pretrain",
+    "operate": "endonym.stages.operate",
+    "sft": "endonym.stages.sft",
+    "evaluate": "endonym.stages.evaluate",
+}
+
+
+def stage(use: str) -> Stage:
+    """The stage of this name. RecipeError names the nearest if there is none."""
+    if use not in STAGES:
+        raise RecipeError(f"there is no stage {use!r}", do=nearest(use, list(STAGES)))
+    found = import_module(STAGES[use]).STAGE
+    assert found.name == use, f"{use} is listed for a stage that calls itself {found.name}"
+    return found

@@ -1,0 +1,117 @@
+"""What a run writes down: metrics.jsonl (exact), timing.jsonl (clock), TensorBoard events.
+
+metrics.jsonl holds one object a step, with deterministic fields only, so that the log of a run that
+was killed and resumed is bitwise that of one that was not. Seconds and rates stand in timing.jsonl,
+where a step that was done twice appears twice. TensorBoard shows both, under <scratch>/tensorboard.
+
+Work of one step, forward and backward, in floating-point operations:
+
+    6 N tokens + 12 L A sum_t keys(t)
+
+N: parameters that multiply activations (the embedding table only where it is the head too), L:
+layers, A: heads x head size, keys(t): tokens that token t attends to, itself included, so packing and
+the causal mask are in it. The first term is arXiv:2001.08361, section 2.1 (C = 6 N D); the second
+counts the two products of attention (2 A keys each, times 3 for the backward pass). Norms,
+activations and the recomputation of checkpointed layers are not counted.
+MFU = work / (seconds x peak of the device).
+"""
+
+import hashlib
+import json
+import os
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from endonym.core.artifact import machine_error
+
+# Dense bf16 operations per second, from NVIDIA's data sheets of the SXM parts. Others: no MFU.
+PEAKS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
+
+
+class Meter:
+    """The three logs of one run, opened at the place where a checkpoint left them."""
+
+    def __init__(self, scratch: Path, step: int, metrics_bytes: int):
+        self.path = scratch / "metrics.jsonl"
+        self._timing_path = scratch / "timing.jsonl"
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._metrics = _open_at(self.path, metrics_bytes)
+        self._timing = open(self._timing_path, "ab")  # noqa: SIM115 (closed in __exit__)
+        self._digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                self._digest.update(block)
+        from torch.utils.tensorboard import SummaryWriter  # 0.2 s, and only a run needs it
+
+        self._board = SummaryWriter(str(scratch / "tensorboard"), purge_step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._metrics, self._timing):
+            file.close()
+        self._board.close()
+
+    def step(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
+        """One step's exact figures and its times. MachineError where the disk is full."""
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        _append(self._metrics, line, self.path)
+        self._digest.update(line)
+        self.timing(timing)
+        for name, value in {**record, **timing}.items():
+            if name != "step" and isinstance(value, int | float):
+                self._board.add_scalar(f"train/{name}", value, record["step"])
+
+    def timing(self, record: dict[str, Any]) -> None:
+        """A line of timing.jsonl alone, such as the cost of a save."""
+        _append(self._timing, (json.dumps(record) + "\n").encode(), self._timing_path)
+
+    def position(self) -> tuple[int, str]:
+        """Bytes of metrics.jsonl and their sha256, once they are on the disk."""
+        os.fsync(self._metrics.fileno())
+        return self._metrics.tell(), self._digest.hexdigest()
+
+
+def flops_per_token(model: nn.Module) -> tuple[float, float]:
+    """(operations per token, operations per attended key): the two terms of the head of this file."""
+    config = model.config
+    tables = {
+        id(parameter): parameter.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    total = sum(parameter.numel() for parameter in model.parameters())
+    tied = getattr(config, "tie_word_embeddings", False)
+    products = total if tied else total - sum(tables.values())
+    heads = getattr(config, "num_attention_heads", 1)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 6.0 * products, 12.0 * getattr(config, "num_hidden_layers", 0) * heads * size
+
+
+def peak(device: torch.device, precision: torch.dtype) -> float | None:
+    """Peak operations per second of a device in bf16, where it is known."""
+    if device.type != "cuda" or precision != torch.bfloat16:
+        return None
+    return PEAKS.get(torch.cuda.get_device_name(device))
+
+
+def _open_at(path: Path, length: int) -> BufferedWriter:
+    """The file cut to `length` bytes and opened for appending."""
+    file = open(path, "ab")  # noqa: SIM115 (closed by its owner)
+    file.truncate(length)
+    file.seek(length)
+    return file
+
+
+def _append(file: BufferedWriter, line: bytes, path: Path) -> None:
+    try:
+        file.write(line)
+        file.flush()
+    except OSError as error:
+        raise machine_error(error, path, len(line)) from error
