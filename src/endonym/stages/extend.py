@@ -1,6 +1,5 @@
 """A model's tokenizer extended for a language by continued merges; old ids keep their meaning."""
 
-import json
 from pathlib import Path
 
 from pydantic import Field
@@ -15,28 +14,38 @@ class ExtendConfig(Config):
     vocab_size: int = Field(gt=0)
     """Of the result, old tokens included."""
     language: str = ""
-    """Whose marks join their letters and whose words merges must not cross ("" = neither)."""
+    """Whose script the new tokens are of, and whose words no merge crosses ("" = any, no words)."""
 
 
 def extend(
     config: ExtendConfig, context: Context, out: Path, *, base: Artifact, text: dict[str, Artifact]
 ) -> Outcome:
-    """A tokenizer folder and pieces.json: for every new id the old ids that it is made of."""
-    from endonym.lang.segment import words_of
-    from endonym.stages.tokenizer import density, licences, texts
+    """A tokenizer folder and pieces.json: for every new id the old ids that it is made of.
+
+    The turn marks of ChatML are added where the base has none, and its template with them.
+    """
+    from endonym.lang.script import script_ranges
+    from endonym.lang.segment import segmenter
+    from endonym.stages.tokenizer import Texts, density, licences
+    from endonym.tokenizer import chat
     from endonym.tokenizer import extend as method
     from endonym.tokenizer.folder import Tokenizer
 
     old = Tokenizer.load(base.path)
-    segment = words_of(config.language) if config.language else None
-    new, pieces = method.extend(old, texts(text), config.vocab_size, segment=segment)
-    new.save(out)
-    (out / "pieces.json").write_text(json.dumps(pieces), encoding="utf-8")
+    result = method.extend(
+        old,
+        Texts(text),
+        config.vocab_size,
+        script=script_ranges(config.language) if config.language else None,
+        segment=segmenter(config.language) if config.language else None,
+        specials=chat.SPECIALS[1:],
+    )
+    result.save(out)
     figures = {
-        "vocab_size": new.vocab_size,
-        "added": len(pieces),
-        "bytes_per_token_before": density(old, text)["bytes_per_token"],
-        **density(new, text),
+        "vocab_size": result.tokenizer.vocab_size,
+        **result.figures,
+        "bytes_per_token_before": density(old, text),
+        "bytes_per_token": density(result.tokenizer, text),
     }
     return Outcome(figures, [*base.record["licences"], *licences(text)])
 

@@ -29,21 +29,20 @@ def operate(
     tokenizer: Artifact | None = None,
 ) -> Outcome:
     """The input model with rows for the tokens that `tokenizer` adds; old rows keep their bits."""
-    import json
-
     from endonym.model import hf
     from endonym.surgery.vocab import grow_rows
+    from endonym.tokenizer.extend import read_pieces
     from endonym.tokenizer.folder import Tokenizer
 
     if tokenizer is None:
         raise RecipeError("there is nothing to do", wanted='tokenizer = "@..." of a stage `extend`')
     words = Tokenizer.load(tokenizer.path)
-    pieces = json.loads(tokenizer.file("pieces.json").read_text(encoding="utf-8"))
+    _, pieces = read_pieces(tokenizer.path)
     model = hf.load(input.path)
     before = model.config.vocab_size
     model = grow_rows(
         model,
-        {int(new): old for new, old in pieces.items()},
+        pieces,
         max(words.vocab_size, before),
         init=config.vocabulary.init,
         seed=config.vocabulary.seed,

@@ -1,6 +1,8 @@
 """A byte-level BPE tokenizer trained from scratch on documents."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -9,10 +11,13 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.stage import Outcome, Slot, Stage
 
+if TYPE_CHECKING:
+    from endonym.tokenizer.folder import Tokenizer
+
 
 class TokenizerConfig(Config):
     vocab_size: int = Field(ge=300)
-    segment: str = ""
+    language: str = ""
     """Language whose words merges must not cross ("" where white space parts them)."""
 
 
@@ -20,34 +25,42 @@ def tokenizer(
     config: TokenizerConfig, context: Context, out: Path, *, text: dict[str, Artifact]
 ) -> Outcome:
     """A tokenizer folder (tokenizer.json, ChatML template) out of documents."""
-    from endonym.lang.segment import words_of
+    from endonym.lang.segment import segmenter
     from endonym.tokenizer.train import train
 
-    segment = words_of(config.segment) if config.segment else None
-    made = train(texts(text), config.vocab_size, segment)
+    segment = segmenter(config.language) if config.language else None
+    made = train(Texts(text), config.vocab_size, segment)
     made.save(out)
-    return Outcome({"vocab_size": made.vocab_size, **density(made, text)}, licences(text))
+    figures = {"vocab_size": made.vocab_size, "bytes_per_token": density(made, text)}
+    return Outcome(figures, licences(text))
 
 
-def texts(documents: dict[str, Artifact]):
-    """Every text of some documents, in order."""
-    from endonym.data.document import Document, read_table
+class Texts:
+    """Every text of some documents, in order; may be read more than once."""
 
-    for artifact in documents.values():
-        for document in read_table(artifact.file("documents.parquet"), Document):
-            yield document.text
+    def __init__(self, documents: dict[str, Artifact]):
+        self._files = [artifact.file("documents.parquet") for artifact in documents.values()]
+
+    def __iter__(self) -> Iterator[str]:
+        from endonym.data.document import Document, read_table
+
+        for file in self._files:
+            for document in read_table(file, Document):
+                yield document.text
 
 
-def density(words, documents: dict[str, Artifact], characters: int = 2_000_000) -> dict[str, float]:
+def density(
+    words: "Tokenizer", documents: dict[str, Artifact], characters: int = 2_000_000
+) -> float:
     """UTF-8 bytes per token, a corpus ratio, over the first `characters` of the documents."""
     sample, size = [], 0
-    for text in texts(documents):
+    for text in Texts(documents):
         sample.append(text)
         size += len(text)
         if size >= characters:
             break
-    tokens = sum(len(ids) for ids in words.encode_batch(sample))
-    return {"bytes_per_token": sum(len(text.encode()) for text in sample) / max(tokens, 1)}
+    tokens = sum(len(ids) for ids in words.encode_batch(sample, literal=True))
+    return sum(len(text.encode()) for text in sample) / max(tokens, 1)
 
 
 def licences(documents: dict[str, Artifact]) -> list[str]:

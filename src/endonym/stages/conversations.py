@@ -1,0 +1,70 @@
+"""Conversations to imitate, out of generated tasks, the handbook, or files of TRL's row types."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from endonym.core.artifact import Artifact
+from endonym.core.config import Config
+from endonym.core.context import Context
+from endonym.core.errors import RecipeError
+from endonym.core.stage import Outcome, Slot, Stage
+from endonym.stages.sources import Source, Tally, gather
+
+
+class ConversationsConfig(Config):
+    sources: list[Source]
+    quarantine: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of a file's rows that may be unreadable before the run stops."""
+
+
+def conversations(
+    config: ConversationsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
+) -> Outcome:
+    """conversations.parquet: id, messages, language, source, licence, task (data/document.py).
+
+    Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
+    stand in quarantine.jsonl with file, line and reason.
+    """
+    from endonym.data.document import write_table
+
+    tally = Tally()
+    rows = gather(config.sources, _rows, tally, without, out, config.quarantine, context)
+    count = write_table(out / "conversations.parquet", rows)
+    figures = {"conversations": count, "characters": tally.characters, **tally.figures()}
+    return Outcome(figures, tally.licences())
+
+
+def _rows(source: Source, quarantine, context: Context) -> Iterator:
+    if source.builtin == "almanac":
+        from endonym.synth import almanac
+
+        if source.amount is None:
+            raise RecipeError("the almanac needs to know how many rows", wanted="amount = 2000")
+        return almanac.conversations(
+            source.language,
+            seed=source.seed,
+            amount=source.amount,
+            tasks=source.tasks or None,
+            forms=source.forms or almanac.FORMS,
+        )
+    if source.builtin == "handbook":
+        from endonym.synth import handbook
+
+        return handbook.conversations(source.language)
+    from endonym.data import read
+
+    return read.conversations(
+        source.path, quarantine, language=source.language, source=source.shown, licence=source.licence
+    )
+
+
+STAGE = Stage(
+    name="conversations",
+    version=1,
+    kind="conversations",
+    config=ConversationsConfig,
+    slots={"without": Slot("items", many=True, optional=True)},
+    function=conversations,
+)

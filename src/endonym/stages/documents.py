@@ -1,0 +1,70 @@
+"""Text for training or for measuring, out of generated facts, the handbook or files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from endonym.core.artifact import Artifact
+from endonym.core.config import Config
+from endonym.core.context import Context
+from endonym.core.errors import RecipeError
+from endonym.core.stage import Outcome, Slot, Stage
+from endonym.stages.sources import Source, Tally, gather
+
+
+class DocumentsConfig(Config):
+    sources: list[Source]
+    quarantine: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of a file's rows that may be unreadable before the run stops."""
+
+
+def documents(
+    config: DocumentsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
+) -> Outcome:
+    """documents.parquet: id, text, language, source, licence (data/document.py).
+
+    Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
+    stand in quarantine.jsonl with file, line and reason.
+    """
+    from endonym.data.document import write_table
+
+    tally = Tally()
+    rows = gather(config.sources, _rows, tally, without, out, config.quarantine, context)
+    count = write_table(out / "documents.parquet", rows)
+    figures = {"documents": count, "characters": tally.characters, **tally.figures()}
+    return Outcome(figures, tally.licences())
+
+
+def _rows(source: Source, quarantine, context: Context) -> Iterator:
+    if source.builtin == "almanac":
+        from endonym.synth import almanac
+
+        if source.amount is None:
+            raise RecipeError("the almanac needs to know how many documents", wanted="amount = 9000")
+        return almanac.documents(
+            source.language,
+            split=source.split or "train",
+            seed=source.seed,
+            amount=source.amount,
+            tasks=source.tasks or None,
+        )
+    if source.builtin == "handbook":
+        from endonym.synth import handbook
+
+        return iter(handbook.documents(source.language))
+    from endonym.data import read
+
+    return read.documents(
+        source.path, quarantine, language=source.language, source=source.shown, licence=source.licence
+    )
+
+
+STAGE = Stage(
+    name="documents",
+    version=1,
+    kind="documents",
+    config=DocumentsConfig,
+    slots={"without": Slot("items", many=True, optional=True)},
+    function=documents,
+)

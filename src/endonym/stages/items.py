@@ -1,0 +1,110 @@
+"""Questions to score a model on: generated, from the handbook, or a benchmark of the catalog."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from endonym.core.config import Config, ExternalPath
+from endonym.core.context import Context
+from endonym.core.errors import DataError, RecipeError
+from endonym.core.stage import Outcome, Stage
+
+
+class ItemSource(Config):
+    """One of: builtin = "almanac" | "handbook", or catalog = "NAME" with path = "FILE"."""
+
+    builtin: Literal["", "almanac", "handbook"] = ""
+    catalog: str = ""
+    path: ExternalPath | None = None
+    language: str = ""
+    """Of a builtin source."""
+    split: Literal["train", "test"] = "test"
+    amount: int | None = Field(default=None, gt=0)
+    """At most so many items; the almanac needs it."""
+    tasks: list[str] = []
+    """Skills of the almanac; empty: its own choice."""
+    forms: list[str] = []
+    """Forms of the almanac: question, choice, constraint, switch; empty: all."""
+    seed: int = 0
+
+
+class ItemsConfig(Config):
+    sources: list[ItemSource]
+
+
+def items(config: ItemsConfig, context: Context, out: Path) -> Outcome:
+    """items.parquet: one row a question, with what is needed to judge a reply (tasks/base.py)."""
+    from endonym.tasks.base import write_items
+
+    made, rows, splits = [], [], []
+    for source in config.sources:
+        found, skipped, statement = _items(source)
+        made += found
+        splits += statement
+        rows.append(
+            {
+                "source": source.builtin or source.catalog,
+                "language": source.language or (found[0].language if found else ""),
+                "rows": len(found),
+                "licence": ", ".join(sorted({item.licence for item in found})),
+                "dropped": sum(skipped.values()),
+                "reasons": skipped,
+            }
+        )
+    seen: dict[str, int] = {}
+    for item in made:
+        seen[item.id] = seen.get(item.id, 0) + 1
+    twice = [name for name, count in seen.items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} items share an id",
+            got=", ".join(twice[:3]),
+            do="name each source once, or give them different seeds",
+        )
+    write_items(out / "items.parquet", made)
+    kinds = {kind: sum(item.kind == kind for item in made) for kind in ("answer", "choice", "constraint")}
+    figures = {"items": len(made), **kinds, "sources": rows, "splits": splits}
+    return Outcome(figures, [item.licence for item in made])
+
+
+def _items(source: ItemSource):
+    """(items, rows that gave none by reason, sentences on the split) of one source."""
+    if source.builtin == "almanac":
+        from endonym.synth import almanac
+
+        if source.amount is None:
+            raise RecipeError("the almanac needs to know how many items", wanted="amount = 400")
+        found = almanac.items(
+            source.language,
+            source.split,
+            seed=source.seed,
+            amount=source.amount,
+            tasks=source.tasks or None,
+            forms=source.forms or almanac.FORMS,
+        )
+        return found, {}, almanac.split_statement(source.language)
+    if source.builtin == "handbook":
+        from endonym.synth import handbook
+
+        found = handbook.items(source.language, source.split)
+        name = f"handbook ({source.language})"
+        statement = (
+            f"{name}: recall. All sections are in the training text; of every section one question "
+            "is kept for the test and asked nowhere in training."
+        )
+        return found[: source.amount], {}, [statement]
+    if not source.catalog or source.path is None:
+        raise RecipeError(
+            "a source of items is incomplete",
+            wanted='builtin = "almanac" | "handbook", or catalog = "NAME" with path = "FILE"',
+        )
+    from endonym.tasks import catalog
+
+    found, skipped = catalog.load(source.catalog, Path(source.path), source.amount)
+    return found, skipped, [f"{source.catalog}: an evaluation set; none of its rows is trained on."]
+
+
+STAGE = Stage(
+    name="items", version=1, kind="items", config=ItemsConfig, slots={}, function=items
+)
