@@ -12,18 +12,16 @@ is one sentence on the page, never a gap.
 
 import json
 import math
-import os
-from collections.abc import Iterable, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Sequence
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
 from typing import Any
 
-from endonym.core.config import nearest
+from endonym.core.artifact import write_atomic
 from endonym.core.errors import DataError
+from endonym.core.lineage import lineage
 
 MAX_POINTS = 400  # of one loss curve; more cannot be told apart at the width of a page
 
@@ -83,14 +81,7 @@ def write_report(path: Path, run: dict[str, Any]) -> None:
     Raises DataError if title or stages are missing, a stage's input is no stage, or inputs go in a
     circle.
     """
-    page = render(run)
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(Path(path), render(run).encode())
 
 
 def render(run: dict[str, Any]) -> str:
@@ -102,6 +93,8 @@ def render(run: dict[str, Any]) -> str:
             raise DataError(
                 f"the run has no {key!r}", where="write_report: run", got=f"keys {sorted(run)}"
             )
+    # Autoescape is on whatever the template is called: every value is text. The one exception is
+    # Markup, which only _svg makes, out of a chart whose own texts vl-convert has escaped.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -433,130 +426,3 @@ def _curve_chart(has_norms: bool) -> Any:
         x=x(True), y=y("grad_norm", "grad norm", 2)
     )
     return alt.vconcat(loss, norm.properties(width=262, height=44), spacing=6)
-
-
-# The lineage: stages in columns by depth, drawn by the template
-
-NODE_WIDTH, NODE_HEIGHT = 122, 58
-COLUMN = NODE_WIDTH + 28
-NODE_GAP, LINE_GAP = NODE_HEIGHT + 16, 26
-
-
-def lineage(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Where each stage stands and how each arrow runs, in SVG units; left to right by depth.
-
-    A stage stands one column right of its deepest input (the layers of Sugiyama, Tagawa and Toda
-    1981). An arrow over more than one column passes through a waypoint in each, so it never crosses
-    a box. Rows are ordered by the mean place of the neighbours and then drawn towards them.
-    """
-    names = [stage["name"] for stage in stages]
-    parents: dict[Any, list[Any]] = {stage["name"]: _parents(stage, names) for stage in stages}
-    try:
-        order = list(TopologicalSorter(parents).static_order())
-    except CycleError as error:
-        circle = " <- ".join(map(str, error.args[1]))
-        raise DataError("the stages' inputs go in a circle", got=circle) from None
-    depth = {}
-    for name in order:
-        depth[name] = 1 + max((depth[parent] for parent in parents[name]), default=-1)
-
-    columns: list[list[Any]] = [[] for _ in range(1 + max(depth.values()))]
-    for name in names:
-        columns[depth[name]].append(name)
-    routes = []  # each arrow as parent, waypoints (tuples), child
-    for child in names:
-        for parent in parents[child]:
-            between = [(parent, child, d) for d in range(depth[parent] + 1, depth[child])]
-            for waypoint in between:
-                columns[waypoint[2]].append(waypoint)
-            routes.append([parent, *between, child])
-    heights = _place(columns, routes)
-
-    top = min(heights.values()) - NODE_HEIGHT / 2 - 4
-    bottom = max(heights.values()) + NODE_HEIGHT / 2 + 4
-    kinds = list(dict.fromkeys(stage.get("kind") or "artifact" for stage in stages))
-    nodes = [
-        {
-            "stage": stage,
-            "kind": kinds.index(stage.get("kind") or "artifact"),
-            "x": 2 + depth[stage["name"]] * COLUMN,
-            "y": round(heights[stage["name"]] - top - NODE_HEIGHT / 2, 1),
-        }
-        for stage in stages
-    ]
-    return {
-        "nodes": nodes,
-        "paths": [_path(route, depth, heights, top) for route in routes],
-        "kinds": kinds,
-        "width": len(columns) * COLUMN - (COLUMN - NODE_WIDTH) + 4,
-        "height": round(bottom - top, 1),
-        "node_width": NODE_WIDTH,
-        "node_height": NODE_HEIGHT,
-    }
-
-
-def _parents(stage: dict[str, Any], names: list[str]) -> list[str]:
-    given = dict.fromkeys(name for slot in (stage.get("inputs") or {}).values() for name in slot)
-    for name in given:
-        if name not in names:
-            raise DataError(
-                f"an input of stage {stage['name']!r} is not a stage of this run",
-                got=name,
-                do=nearest(name, names),
-            )
-    return list(given)
-
-
-def _place(columns: list[list[Any]], routes: list[list[Any]]) -> dict[Any, float]:
-    """The height of each box and waypoint: near its neighbours, never nearer than the gaps allow."""
-    near: dict[Any, list[Any]] = {place: [] for column in columns for place in column}
-    for route in routes:
-        for left, right in pairwise(route):
-            near[left].append(right)
-            near[right].append(left)
-    heights = {}
-    for column in columns:
-        heights |= dict(zip(column, _spread(column, [i * NODE_GAP for i in range(len(column))])))
-
-    for sweep in range(24):
-        is_forward = sweep % 2 == 0
-        for column in columns if is_forward else reversed(columns):
-            wanted = {p: fmean([heights[n] for n in near[p]] or [heights[p]]) for p in column}
-            if sweep < 12:  # first find an order, then only straighten
-                column.sort(key=wanted.__getitem__)
-            heights |= dict(zip(column, _spread(column, [wanted[place] for place in column])))
-    return heights
-
-
-def _spread(column: Sequence[Any], wanted: Sequence[float]) -> list[float]:
-    """Heights in order, at least a gap apart: the mean of pushing down and of pushing up."""
-
-    def gap(one: Any, other: Any) -> float:
-        num_lines = isinstance(one, tuple) + isinstance(other, tuple)
-        return (NODE_GAP, (NODE_GAP + LINE_GAP) / 2, LINE_GAP)[num_lines]
-
-    down, up = list(wanted), list(wanted)
-    for i in range(1, len(column)):
-        down[i] = max(down[i], down[i - 1] + gap(column[i - 1], column[i]))
-    for i in reversed(range(len(column) - 1)):
-        up[i] = min(up[i], up[i + 1] - gap(column[i], column[i + 1]))
-    return [(a + b) / 2 for a, b in zip(down, up)]
-
-
-def _path(
-    route: Iterable[Any], depth: dict[str, int], heights: dict[Any, float], top: float
-) -> str:
-    """An arrow as SVG path: curves between the columns, straight across each waypoint's column."""
-    start, *rest = route
-    x, y = 2 + depth[start] * COLUMN + NODE_WIDTH, heights[start] - top
-    path = [f"M{x:.0f},{y:.1f}"]
-    for place in rest:
-        is_waypoint = isinstance(place, tuple)
-        end = 2 + (place[2] if is_waypoint else depth[place]) * COLUMN - (0 if is_waypoint else 5)
-        middle, height = (x + end) / 2, heights[place] - top
-        path.append(f"C{middle:.0f},{y:.1f} {middle:.0f},{height:.1f} {end:.0f},{height:.1f}")
-        x, y = end, height
-        if is_waypoint:
-            x += NODE_WIDTH
-            path.append(f"H{x:.0f}")
-    return " ".join(path)

@@ -50,7 +50,9 @@ class Rows:
         return [self._each(lambda part, i=i: part[i : i + rows]) for i in range(0, len(self), rows)]
 
     def _each(self, change) -> "Rows":
-        return replace(self, **{each.name: change(getattr(self, each.name)) for each in fields(self)})
+        return replace(
+            self, **{each.name: change(getattr(self, each.name)) for each in fields(self)}
+        )
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,17 @@ A method is imported when it is used, so that naming one costs nothing.
 from collections.abc import Callable
 from importlib import import_module
 
-from endonym.core.config import nearest
-from endonym.core.errors import RecipeError
-
 METHODS = {
     "nll": "endonym.methods.nll:nll",
 }
 
 
 def method(name: str) -> Callable:
-    """The function that a recipe calls `name`."""
+    """The function that a recipe calls `name`; a LookupError that names the known ones if none is.
+
+    (Methods are leaves: they do not know core's errors. Who reads the recipe says where it stands.)
+    """
     if name not in METHODS:
-        raise RecipeError(
-            f"there is no objective {name!r}", where="objective", do=nearest(name, list(METHODS))
-        )
+        raise LookupError(f"there is no objective {name!r}; known: {', '.join(sorted(METHODS))}")
     module, function = METHODS[name].split(":")
     return getattr(import_module(module), function)

@@ -12,7 +12,7 @@ from torch import Tensor
 class KVCache:
     """Room for `rows` sequences of at most `capacity` tokens, in every one of `layers` layers.
 
-    keys, values: [rows, capacity, K, C] per layer
+    keys, values: [rows, K, capacity, C] per layer
     lengths:      [rows] int64, the tokens of each row
     longest:      no row is longer; known without asking the device
     """
@@ -30,13 +30,14 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ):
-        shape = (rows, capacity, heads, channels)
+        shape = (rows, heads, capacity, channels)
         # Zeros, not whatever was there: a hidden slot counts 0 times its content, and 0 * nan is nan.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.longest = 0
         self.capacity = capacity
+        self.dtype = dtype
         self._whole: KVCache | None = None
         self._index: Tensor | slice = slice(None)
 
@@ -44,6 +45,7 @@ class KVCache:
         """The rows `index`, empty, to read new sequences into; what they held is forgotten."""
         view = object.__new__(KVCache)
         view.keys, view.values, view.capacity = self.keys, self.values, self.capacity
+        view.dtype = self.dtype
         view.lengths = torch.zeros(len(index), dtype=torch.long, device=self.lengths.device)
         view.longest, view._whole, view._index = 0, self, index
         return view
@@ -56,18 +58,19 @@ class KVCache:
         self.longest = int(self.lengths.max()) if len(index) else 0
 
     def put(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k, v [B, T, K, C] at positions [B, T]; gives back all slots that may be seen."""
+        """Stores k, v [B, T, K, C] at positions [B, T]; gives back the slots [B, K, S, C] that any
+        of the rows has filled."""
         keys, values, stop = self.keys[layer], self.values[layer], self.longest + k.shape[1]
         assert stop <= self.capacity, f"{stop} tokens in a cache of {self.capacity}"
         if self.longest == 0:
-            keys[self._index, :stop] = k.to(keys.dtype)
-            values[self._index, :stop] = v.to(values.dtype)
-            return k, v
-        assert self._whole is None, "rows under way are continued through the whole cache"
-        rows = torch.arange(len(k), device=k.device)[:, None]
-        keys[rows, positions] = k.to(keys.dtype)
-        values[rows, positions] = v.to(values.dtype)
-        return keys[:, :stop], values[:, :stop]
+            keys[self._index, :, :stop] = k.transpose(1, 2).to(keys.dtype)
+            values[self._index, :, :stop] = v.transpose(1, 2).to(values.dtype)
+        else:
+            assert self._whole is None, "rows under way are continued through the whole cache"
+            rows = torch.arange(len(k), device=k.device)[:, None]
+            keys[rows, :, positions] = k.to(keys.dtype)
+            values[rows, :, positions] = v.to(values.dtype)
+        return keys[:, :, :stop], values[:, :, :stop]
 
     def advance(self, tokens: int, counts: Tensor | None) -> None:
         """After a pass over `tokens` columns, of which `counts` [B] were real (None: all)."""

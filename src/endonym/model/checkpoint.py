@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -93,7 +92,8 @@ def read_tensors(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt", device=device) as shard:
-                tensors.update({name: shard.get_tensor(name) for name in shard.keys()})
+                names = shard.keys()
+                tensors.update({name: shard.get_tensor(name) for name in names})
         except (SafetensorError, OSError) as error:
             raise DataError(
                 "a safetensors file cannot be read: it is damaged or cut short",

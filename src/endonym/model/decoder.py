@@ -10,77 +10,28 @@ the float32 weights. A model loaded in bfloat16 (hf.load) needs no autocast; tha
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from endonym.core.config import Config
 from endonym.model.cache import KVCache
+from endonym.model.config import ModelConfig
 from endonym.model.kernels import (
     Documents,
+    Linear,
     attend,
     attend_cached,
+    cached_mask,
     documents_in,
     rms_norm,
     rotary,
     rotate,
 )
-
-
-class ModelConfig(Config):
-    """The sizes of a decoder, under Hugging Face's names."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    """Left out: as many as query heads.
-
-    H = 4:  K = 4, each its own       K = 2, grouped           K = 1, one for all
-            q q q q                   q q q q                  q q q q
-            | | | |                   |/  |/                   | / / /
-            k k k k                   k   k                    k
-    """
-    head_dim: int
-    """Left out: hidden_size / num_attention_heads."""
-    max_position_embeddings: int = 2048
-    rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-6
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    """RMSNorm over each head of q and k before the rotation, as in Qwen3."""
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _left_out(cls, given):
-        if isinstance(given, dict) and given.get("num_attention_heads"):
-            given = dict(given)
-            heads, width = given["num_attention_heads"], given.get("hidden_size")
-            if given.get("num_key_value_heads") is None:
-                given["num_key_value_heads"] = heads
-            if given.get("head_dim") is None and isinstance(width, int):
-                if width % heads:
-                    raise ValueError(f"head_dim, or a hidden_size ({width}) divisible by {heads}")
-                given["head_dim"] = width // heads
-        return given
-
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError("num_attention_heads to be a multiple of num_key_value_heads")
-        if self.head_dim % 2:
-            raise ValueError("an even head_dim: the rotation takes channels in pairs")
-        return self
 
 
 class RMSNorm(nn.Module):
@@ -100,10 +51,10 @@ class Attention(nn.Module):
         super().__init__()
         width, channels, bias = config.hidden_size, config.head_dim, config.attention_bias
         queries, keys = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(width, queries * channels, bias=bias)
-        self.k_proj = nn.Linear(width, keys * channels, bias=bias)
-        self.v_proj = nn.Linear(width, keys * channels, bias=bias)
-        self.o_proj = nn.Linear(queries * channels, width, bias=bias)
+        self.q_proj = Linear(width, queries * channels, bias=bias)
+        self.k_proj = Linear(width, keys * channels, bias=bias)
+        self.v_proj = Linear(width, keys * channels, bias=bias)
+        self.o_proj = Linear(queries * channels, width, bias=bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(channels, config.rms_norm_eps)
             self.k_norm = RMSNorm(channels, config.rms_norm_eps)
@@ -119,9 +70,11 @@ class Attention(nn.Module):
         if where.cache is None:
             out = attend(q, k, v, where.documents)
         else:
-            fresh = where.cache.longest == 0
-            k, v = where.cache.put(self.layer, k, v, where.positions)
-            out = attend(q, k, v, None) if fresh else attend_cached(q, k, v, where.positions)
+            keys, values = where.cache.put(self.layer, k, v, where.positions)
+            if where.cache.longest == 0:
+                out = attend(q, k, v, None)
+            else:
+                out = attend_cached(q, keys, values, where.mask)
         return self.o_proj(out.flatten(-2))
 
 
@@ -131,9 +84,9 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias)
-        self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.gate_proj = Linear(width, inner, bias=bias)
+        self.up_proj = Linear(width, inner, bias=bias)
+        self.down_proj = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -152,13 +105,16 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
+@dataclass
 class Where:
     """What every layer needs to know of where the tokens stand; made once per forward pass."""
 
-    def __init__(self, positions: Tensor, cos: Tensor, sin: Tensor, documents, cache):
-        self.positions, self.cos, self.sin = positions, cos, sin
-        self.documents: Documents | None = documents
-        self.cache: KVCache | None = cache
+    positions: Tensor
+    cos: Tensor
+    sin: Tensor
+    documents: Documents | None = None
+    cache: KVCache | None = None
+    mask: Tensor | None = None
 
 
 class Trunk(nn.Module):
@@ -184,8 +140,9 @@ class Decoder(nn.Module):
         self.config = config
         self.model = Trunk(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.checkpointing = False
+        self._packed_head: Tensor | None = None
 
     @property
     def head(self) -> Tensor:
@@ -195,14 +152,46 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., V] of hidden states [..., D]."""
+        if hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled():
+            # One token: a matrix-vector product takes a quarter of the time of a product of matrices
+            # of which one has a single row (CPU, float32, V = 16384, D = 256: 0.6 ms against 2.1).
+            return torch.mv(self.head, hidden.reshape(-1)).view(*hidden.shape[:-1], -1)
+        if self._packed_head is not None and not torch.is_grad_enabled():
+            return torch.ops.mkldnn._linear_pointwise(
+                hidden, self._packed_head, None, "none", [], ""
+            )
         return F.linear(hidden, self.head)
 
-    def new_cache(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
-        """An empty cache for `rows` sequences of at most `capacity` tokens, in the dtype that the
-        model computes in."""
+    @contextmanager
+    def packed(self, rows: int) -> Iterator[None]:
+        """Inside, in bfloat16 on a CPU, the matrices are held a second time, ordered for products
+        with few rows (kernels.Linear). For generation; the weights must not change meanwhile."""
+        # In float32 the order brings nothing (measured at 1, 8 and 32 rows).
+        if self.head.dtype != torch.bfloat16 or self.head.device.type != "cpu":
+            yield
+            return
+        order = torch.ops.mkldnn._reorder_linear_weight
+        linears = [each for each in self.modules() if isinstance(each, Linear)]
+        with torch.no_grad():
+            for each in linears:
+                each.packed = order(each.weight.detach(), rows)
+            self._packed_head = order(self.head.detach(), rows)
+        try:
+            yield
+        finally:
+            self._packed_head = None
+            for each in linears:
+                each.packed = None
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache for `rows` sequences of at most `capacity` tokens.
+
+        On a CPU in float32 whatever the weights are: attention of one query over bfloat16 keys takes
+        longer there than over float32 keys (32 rows of 100 tokens: 0.3 ms against 0.2 a layer).
+        """
         config, weight = self.config, self.model.embed_tokens.weight
         layers, heads = config.num_hidden_layers, config.num_key_value_heads
-        dtype = dtype or _compute_dtype(weight)
+        dtype = torch.float32 if weight.device.type == "cpu" else _compute_dtype(weight)
         return KVCache(layers, rows, capacity, heads, config.head_dim, dtype, weight.device)
 
     def forward(
@@ -233,6 +222,10 @@ class Decoder(nn.Module):
         config = self.config
         cos, sin = rotary(positions, config.head_dim, config.rope_theta, x.dtype)
         where = Where(positions, cos, sin, documents, cache)
+        if cache is not None and cache.longest:
+            stop = cache.longest + tokens.shape[1]
+            group = config.num_attention_heads // config.num_key_value_heads
+            where.mask = cached_mask(positions, stop, group, cache.dtype)
         for block in self.model.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, where, use_reentrant=False)

@@ -20,13 +20,19 @@ from endonym.model.checkpoint import (
     write_json,
     write_tensors,
 )
-from endonym.model.decoder import Decoder, ModelConfig, initialise
+from endonym.model.config import ModelConfig
+from endonym.model.decoder import Decoder, initialise
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
-    "qwen3": {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "head_dim": 128},
+    "qwen3": {
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32768,
+        "head_dim": 128,
+        "num_key_value_heads": 32,
+    },
 }
 """What transformers takes for a field that config.json leaves out, where that is not ModelConfig's
 default."""
@@ -34,12 +40,13 @@ default."""
 HONOURED = frozenset(ModelConfig.model_fields) - {"qk_norm"}
 """Fields that ModelConfig has under the same name. (qk_norm follows from the family.)"""
 
-MEANINGLESS = frozenset(
-    "architectures model_type torch_dtype dtype transformers_version use_cache initializer_range "
-    "_name_or_path name_or_path output_attentions output_hidden_states return_dict "
-    "_attn_implementation is_decoder is_encoder_decoder id2label label2id problem_type "
-    "chunk_size_feed_forward tie_encoder_decoder max_window_layers".split()
-)
+MEANINGLESS = frozenset({
+    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
+    "initializer_range", "_name_or_path", "name_or_path", "output_attentions",
+    "output_hidden_states", "return_dict", "_attn_implementation", "is_decoder",
+    "is_encoder_decoder", "id2label", "label2id", "problem_type", "chunk_size_feed_forward",
+    "tie_encoder_decoder", "max_window_layers",
+})  # fmt: skip
 """Fields that change no logit."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -200,7 +207,10 @@ def _empty(config: ModelConfig) -> Decoder:
 def _same_names(wanted: dict[str, Tensor], found: dict[str, Tensor], folder: Path) -> None:
     for what, names in (
         ("weights are missing", wanted.keys() - found.keys()),
-        ("weights are there that the configuration knows no place for", found.keys() - wanted.keys()),
+        (
+            "weights are there that the configuration knows no place for",
+            found.keys() - wanted.keys(),
+        ),
     ):
         if names:
             some = ", ".join(sorted(names)[:4])

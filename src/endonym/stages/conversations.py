@@ -27,16 +27,24 @@ def conversations(
     Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
     stand in quarantine.jsonl with file, line and reason.
     """
-    from endonym.data.document import write_table
+    from endonym.data.document import Conversation, write_table
 
     tally = Tally()
-    rows = gather(config.sources, _rows, tally, without, out, config.quarantine, context)
+    rows = gather(
+        config.sources,
+        _builtin,
+        Conversation,
+        tally,
+        without,
+        out / "quarantine.jsonl",
+        config.quarantine,
+    )
     count = write_table(out / "conversations.parquet", rows)
     figures = {"conversations": count, "characters": tally.characters, **tally.figures()}
     return Outcome(figures, tally.licences())
 
 
-def _rows(source: Source, quarantine, context: Context) -> Iterator:
+def _builtin(source: Source) -> Iterator:
     if source.builtin == "almanac":
         from endonym.synth import almanac
 
@@ -49,15 +57,9 @@ def _rows(source: Source, quarantine, context: Context) -> Iterator:
             tasks=source.tasks or None,
             forms=source.forms or almanac.FORMS,
         )
-    if source.builtin == "handbook":
-        from endonym.synth import handbook
+    from endonym.synth import handbook
 
-        return handbook.conversations(source.language)
-    from endonym.data import read
-
-    return read.conversations(
-        source.path, quarantine, language=source.language, source=source.shown, licence=source.licence
-    )
+    return iter(handbook.conversations(source.language))
 
 
 STAGE = Stage(

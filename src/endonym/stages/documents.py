@@ -27,21 +27,31 @@ def documents(
     Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
     stand in quarantine.jsonl with file, line and reason.
     """
-    from endonym.data.document import write_table
+    from endonym.data.document import Document, write_table
 
     tally = Tally()
-    rows = gather(config.sources, _rows, tally, without, out, config.quarantine, context)
+    rows = gather(
+        config.sources,
+        _builtin,
+        Document,
+        tally,
+        without,
+        out / "quarantine.jsonl",
+        config.quarantine,
+    )
     count = write_table(out / "documents.parquet", rows)
     figures = {"documents": count, "characters": tally.characters, **tally.figures()}
     return Outcome(figures, tally.licences())
 
 
-def _rows(source: Source, quarantine, context: Context) -> Iterator:
+def _builtin(source: Source) -> Iterator:
     if source.builtin == "almanac":
         from endonym.synth import almanac
 
         if source.amount is None:
-            raise RecipeError("the almanac needs to know how many documents", wanted="amount = 9000")
+            raise RecipeError(
+                "the almanac needs to know how many documents", wanted="amount = 9000"
+            )
         return almanac.documents(
             source.language,
             split=source.split or "train",
@@ -49,15 +59,9 @@ def _rows(source: Source, quarantine, context: Context) -> Iterator:
             amount=source.amount,
             tasks=source.tasks or None,
         )
-    if source.builtin == "handbook":
-        from endonym.synth import handbook
+    from endonym.synth import handbook
 
-        return iter(handbook.documents(source.language))
-    from endonym.data import read
-
-    return read.documents(
-        source.path, quarantine, language=source.language, source=source.shown, licence=source.licence
-    )
+    return iter(handbook.documents(source.language))
 
 
 STAGE = Stage(

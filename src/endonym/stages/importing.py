@@ -42,7 +42,9 @@ def import_model(config: ImportConfig, context: Context, out: Path) -> Outcome:
             "the folder holds no model",
             where=folder,
             wanted="config.json and safetensors",
-            got=", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "a file",
+            got=", ".join(sorted(p.name for p in folder.iterdir())[:8])
+            if folder.is_dir()
+            else "a file",
         )
     for pattern in KEPT:
         for file in folder.glob(pattern):

@@ -63,7 +63,9 @@ def items(config: ItemsConfig, context: Context, out: Path) -> Outcome:
             do="name each source once, or give them different seeds",
         )
     write_items(out / "items.parquet", made)
-    kinds = {kind: sum(item.kind == kind for item in made) for kind in ("answer", "choice", "constraint")}
+    kinds = {
+        kind: sum(item.kind == kind for item in made) for kind in ("answer", "choice", "constraint")
+    }
     figures = {"items": len(made), **kinds, "sources": rows, "splits": splits}
     return Outcome(figures, [item.licence for item in made])
 
@@ -105,6 +107,4 @@ def _items(source: ItemSource):
     return found, skipped, [f"{source.catalog}: an evaluation set; none of its rows is trained on."]
 
 
-STAGE = Stage(
-    name="items", version=1, kind="items", config=ItemsConfig, slots={}, function=items
-)
+STAGE = Stage(name="items", version=1, kind="items", config=ItemsConfig, slots={}, function=items)

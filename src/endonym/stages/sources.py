@@ -1,6 +1,8 @@
 """What the text stages share: a source's settings, rows dropped because an exam holds them, a count."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +10,7 @@ from pydantic import Field
 
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config, ExternalPath
+from endonym.core.errors import RecipeError
 
 
 class Source(Config):
@@ -37,6 +40,14 @@ class Source(Config):
     @property
     def shown(self) -> str:
         return self.name or self.builtin or Path(self.path or "").name
+
+    def takes(self, row_id: str) -> bool:
+        """Whether a file's row belongs to the split that is asked for; a hash of its id decides."""
+        if not self.split:
+            return True
+        digest = hashlib.sha256(row_id.encode()).digest()
+        is_test = int.from_bytes(digest[:8], "big") < self.held_out * 2**64
+        return is_test == (self.split == "test")
 
 
 class Tally:
@@ -69,3 +80,69 @@ class Tally:
             "dropped": sum(row["dropped"] for row in rows),
             "sources": rows,
         }
+
+
+def gather(
+    sources: list[Source],
+    builtin: Callable[[Source], Iterator[Any]],
+    kind: type,
+    tally: Tally,
+    without: dict[str, Artifact],
+    quarantine: Path,
+    limit: float,
+) -> Iterator[Any]:
+    """Rows of every source in order: read, split, decontaminated, counted into `tally`.
+
+    builtin: rows of a source that is not a file. quarantine: the file for rows that cannot be read.
+    """
+    from endonym.data.decontaminate import Decontaminator
+    from endonym.data.files import find
+    from endonym.data.read import Reading
+
+    prompts = [prompt for exam in without.values() for prompt in _prompts(exam)]
+    for number, source in enumerate(sources):
+        row_of = tally.of(source)
+        reading = None
+        if source.builtin:
+            rows = builtin(source)
+        elif source.path:
+            aside = quarantine.with_name(f"{quarantine.stem}.{number}{quarantine.suffix}")
+            reading = Reading(
+                find(source.path),
+                kind,
+                quarantine=aside,
+                limit=limit,
+                language=source.language,
+                source=source.shown,
+                licence=source.licence,
+            )
+            rows = (row for row in reading if source.takes(row.id))
+        else:
+            raise RecipeError(
+                "a source is incomplete",
+                wanted='builtin = "almanac" | "handbook", or path = "FILE"',
+            )
+        clean = Decontaminator(prompts)
+        for row in islice(clean(rows), source.amount):
+            row_of["rows"] += 1
+            row_of["licence"] = row_of["licence"] or row.licence
+            tally.characters += _length(row)
+            for _ in range(source.times):
+                yield row
+        row_of["dropped"] += sum(clean.counts.values()) - clean.counts["kept"]
+        if reading is not None:
+            row_of["quarantined"] += reading.rows_quarantined
+
+
+def _prompts(exam: Artifact) -> Iterator[str]:
+    """What of an exam must not stand in training data: its questions, word for word."""
+    from endonym.tasks.base import read_items
+
+    for item in read_items(exam.file("items.parquet")):
+        yield item.messages[-1]["content"]
+
+
+def _length(row: Any) -> int:
+    if hasattr(row, "text"):
+        return len(row.text)
+    return sum(len(message["content"] or "") for message in row.messages)

@@ -21,6 +21,7 @@ class Told:
     """What a finished run tells its reader."""
 
     scoreboard: Scoreboard | None
+    notes: list[str]
     page: Path
     chat: str
     executed: int
@@ -33,7 +34,7 @@ class Told:
         console.note()
         if self.scoreboard is not None:
             console.print(self.scoreboard.table())
-            for note in self.scoreboard.notes:
+            for note in self.notes:
                 console.note(note, style="dim")
         console.note(f"\n{self.executed} stages executed, {self.reused} reused")
         console.note(f"report  {self.page}")
@@ -48,13 +49,13 @@ def summarise(
     from endonym.core.report import write_report
 
     folder = run_folder(recipe, store)
-    board = scoreboard(recipe, done)
+    board, notes = scoreboard(recipe, done)
     chat = ""
     if recipe.report.chat in done:
         chat = f"endonym chat {folder.name}/{recipe.report.chat}"
         if store.root != Path("store"):
             chat += f" --store {shlex.quote(str(store.root))}"
-    run = description(recipe, done, board, chat, command)
+    run = description(recipe, done, board, notes, chat, command)
     page = folder / "report.html"
     write_report(page, run)
     if board is not None:
@@ -62,6 +63,7 @@ def summarise(
     executed = sum(not one.reused for one in done.values())
     return Told(
         scoreboard=board,
+        notes=notes,
         page=page,
         chat=chat,
         executed=executed,
@@ -89,17 +91,14 @@ def summarise(
     )
 
 
-def scoreboard(recipe: Recipe, done: dict[str, Done]) -> Scoreboard | None:
-    """The rows that the recipe's report names and that are there; None if there are none."""
+def scoreboard(recipe: Recipe, done: dict[str, Done]) -> tuple[Scoreboard | None, list[str]]:
+    """The rows that the recipe's report names and that are there, with what must be said of them."""
     names = [name for name in recipe.report.rows if name in done]
     if not names:
-        return None
+        return None, []
     scores = [_json(done[name].artifact, "scores.json") for name in names]
-    columns = scores[0]["columns"]
-    if recipe.report.columns:
-        known = {column["key"]: column for column in columns}
-        columns = [known[key] for key in recipe.report.columns if key in known]
-    keys = [column["key"] for column in columns]
+    known = {column["key"]: column for one in scores for column in one["columns"]}
+    keys = [key for key in recipe.report.columns or known if key in known]
     rows = [
         {
             "label": done[name].step.node.label,
@@ -107,19 +106,39 @@ def scoreboard(recipe: Recipe, done: dict[str, Done]) -> Scoreboard | None:
         }
         for name, one in zip(names, scores)
     ]
-    return Scoreboard(columns=columns, rows=rows, notes=scores[0]["notes"])
+    notes = [
+        f"{done[n].step.node.label}: {note}"
+        for n, one in zip(names, scores)
+        for note in one["notes"]
+    ]
+    return Scoreboard.from_dict({"columns": [known[key] for key in keys], "rows": rows}), notes
+
+
+def in_units(board: Scoreboard, notes: list[str]) -> dict[str, Any]:
+    """The scoreboard as plain data with shares in per cent, as their unit says."""
+    plain = board.to_dict()
+    shares = {column["key"] for column in plain["columns"] if column["unit"] == "%"}
+    for row in plain["rows"]:
+        for key in shares & row["figures"].keys():
+            for part in ("value", "low", "high"):
+                if row["figures"][key][part] is not None:
+                    row["figures"][key][part] *= 100
+    return plain | {"notes": notes}
 
 
 def description(
     recipe: Recipe,
     done: dict[str, Done],
     board: Scoreboard | None,
+    notes: list[str],
     chat: str,
     command: list[str],
 ) -> dict[str, Any]:
     """The plain dictionary that core/report.py draws."""
     stages = [_stage(one) for one in done.values()]
-    newest = max((one.artifact.record for one in done.values()), key=lambda record: record["created"])
+    newest = max(
+        (one.artifact.record for one in done.values()), key=lambda record: record["created"]
+    )
     host = newest["environment"]
     trained = [stage for stage in stages if stage["metrics"]]
     return {
@@ -139,7 +158,7 @@ def description(
             **host["versions"],
         },
         "stages": stages,
-        "scoreboard": board.to_dict() if board else None,
+        "scoreboard": in_units(board, notes) if board else None,
         "samples": _samples(recipe, done),
         "splits": _splits(done),
         "data": _data(done),
@@ -195,9 +214,7 @@ def _samples(recipe: Recipe, done: dict[str, Done]) -> list[dict[str, Any]]:
 
 def _splits(done: dict[str, Done]) -> list[str]:
     sentences = [
-        sentence
-        for one in done.values()
-        for sentence in one.artifact.figures.get("splits", [])
+        sentence for one in done.values() for sentence in one.artifact.figures.get("splits", [])
     ]
     return list(dict.fromkeys(sentences))
 

@@ -16,10 +16,12 @@ activations and the recomputation of checkpointed layers are not counted.
 MFU = work / (seconds x peak of the device).
 """
 
+import errno
 import hashlib
 import json
 import os
-from io import BufferedWriter
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,11 +42,12 @@ class Meter:
         self._timing_path = scratch / "timing.jsonl"
         scratch.mkdir(parents=True, exist_ok=True)
         self._metrics = _open_at(self.path, metrics_bytes)
-        self._timing = open(self._timing_path, "ab")  # noqa: SIM115 (closed in __exit__)
+        self._timing = FileIO(self._timing_path, "a")
         self._digest = hashlib.sha256()
         with open(self.path, "rb") as file:
-            while block := file.read(1 << 20):
+            while metrics_bytes and (block := file.read(min(metrics_bytes, 1 << 20))):
                 self._digest.update(block)
+                metrics_bytes -= len(block)
         from torch.utils.tensorboard import SummaryWriter  # 0.2 s, and only a run needs it
 
         self._board = SummaryWriter(str(scratch / "tensorboard"), purge_step=step)
@@ -53,9 +56,10 @@ class Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._metrics, self._timing):
-            file.close()
-        self._board.close()
+        self._metrics.close()
+        self._timing.close()
+        with suppress(OSError):  # a full disk; metrics.jsonl has said so, or holds the same values
+            self._board.close()
 
     def step(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
         """One step's exact figures and its times. MachineError where the disk is full."""
@@ -63,9 +67,12 @@ class Meter:
         _append(self._metrics, line, self.path)
         self._digest.update(line)
         self.timing(timing)
-        for name, value in {**record, **timing}.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(f"train/{name}", value, record["step"])
+        try:
+            for name, value in {**record, **timing}.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"train/{name}", value, record["step"])
+        except OSError as error:  # from an earlier write: TensorBoard's run in a thread
+            raise machine_error(error, self.path.with_name("tensorboard")) from error
 
     def timing(self, record: dict[str, Any]) -> None:
         """A line of timing.jsonl alone, such as the cost of a save."""
@@ -101,17 +108,18 @@ def peak(device: torch.device, precision: torch.dtype) -> float | None:
     return PEAKS.get(torch.cuda.get_device_name(device))
 
 
-def _open_at(path: Path, length: int) -> BufferedWriter:
-    """The file cut to `length` bytes and opened for appending."""
-    file = open(path, "ab")  # noqa: SIM115 (closed by its owner)
-    file.truncate(length)
+def _open_at(path: Path, length: int) -> FileIO:
+    """The file cut to `length` bytes and opened for appending, without a buffer."""
+    file = FileIO(path, "a")
+    if path.stat().st_size != length:
+        file.truncate(length)
     file.seek(length)
     return file
 
 
-def _append(file: BufferedWriter, line: bytes, path: Path) -> None:
+def _append(file: FileIO, line: bytes, path: Path) -> None:
     try:
-        file.write(line)
-        file.flush()
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "a part of a line was written")
     except OSError as error:
         raise machine_error(error, path, len(line)) from error

@@ -1,0 +1,1 @@
+"""Figures with intervals: likelihoods, answers and their verdicts, the scoreboard."""

@@ -1,0 +1,211 @@
+"""Answers of a model to items, each with its verdict; a journal makes a long evaluation resumable.
+
+    items -> prompts (chat template) -> engine/generate -> replies -> tasks: verdict, language
+
+The journal, <scratch>/<name>.jsonl, begins with a line that says what is asked and how; then come
+the replies, one batch of BATCH items in one write, which ends with a line "done". What follows the
+last whole batch is cut off when an evaluation goes on, so a kill loses one batch at most and no item
+stands twice. Batches are a function of the items alone (longest prompt first) and every item draws
+its random numbers from its own content, so a run in pieces gives the replies of a run in one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from endonym.core.artifact import flush, machine_error
+from endonym.core.context import Context
+from endonym.core.errors import DataError
+from endonym.engine.generate import content_keys, generate
+from endonym.engine.sampler import Sampling
+from endonym.lang.script import in_language
+from endonym.model.checkpoint import CausalLM
+from endonym.tasks.base import Item, task_for
+from endonym.tokenizer.folder import Tokenizer
+
+BATCH = 128
+"""Items between two writes of the journal; at most context.rows_per_device of them at a time."""
+
+ROWS = 32
+"""Of one generation, unless the context says how many."""
+
+TOO_LONG = "too long"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of one item.
+
+    text, tokens: the reply, and its length with the stop token
+    finish:       "stop", "length" (cut off), or "too long": the prompt does not leave room for one
+                  token, nothing was asked, the score is 0
+    score, reason, parsed: the task's verdict
+    in_language:  whether the reply keeps to the item's language; None where any will do
+    """
+
+    item: str
+    text: str
+    score: float
+    reason: str
+    parsed: str | None
+    tokens: int
+    finish: str
+    in_language: bool | None
+
+
+def answers(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    sampling: Sampling,
+    context: Context,
+    *,
+    name: str = "answers",
+    title: str = "answers",
+) -> list[Reply]:
+    """One Reply for each item, in the items' order; those that the journal holds are not asked again.
+
+    DataError where two items share an id, or where the tokenizer has no chat template.
+    """
+    if len({item.id for item in items}) != len(items):
+        raise DataError("two items share an id", wanted="one id for each item")
+    prompts = [tokenizer.encode_prompt(item.messages) for item in items]
+    keys = content_keys(prompts)
+    order = sorted(range(len(items)), key=lambda i: (-len(prompts[i]), i))
+    batches = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+    journal = _Journal(context.scratch / f"{name}.jsonl", _identity(items, prompts, sampling))
+    replies = {reply.item: reply for reply in journal.replies}
+    rows = context.rows_per_device or ROWS
+    with journal, context.console.bar(title, len(items), unit="item") as bar:
+        bar.advance(len(replies))
+        for batch in batches:
+            if all(items[i].id in replies for i in batch):
+                continue
+            asked = [i for i in batch if _fits(model, prompts[i])]
+            done = generate(
+                model,
+                [prompts[i] for i in asked],
+                sampling,
+                tokenizer.stop_ids,
+                batch=rows,
+                keys=[keys[i] for i in asked],
+            )
+            texts = {i: _text(tokenizer, each.tokens) for i, each in zip(asked, done)}
+            counts = {i: (len(each.tokens), each.finish) for i, each in zip(asked, done)}
+            new = [judge(items[i], texts.get(i), *counts.get(i, (0, TOO_LONG))) for i in batch]
+            journal.append(new)
+            replies.update({reply.item: reply for reply in new})
+            bar.advance(len(batch), score=sum(r.score for r in replies.values()) / len(replies))
+    return [replies[item.id] for item in items]
+
+
+def judge(item: Item, text: str | None, tokens: int, finish: str) -> Reply:
+    """The verdict on a reply; `text` None where the prompt was too long to be asked."""
+    if text is None:
+        spoken = False if item.language else None
+        return Reply(item.id, "", 0.0, "prompt too long", None, 0, finish, spoken)
+    verdict = task_for(item.kind).check(item, text)
+    return Reply(
+        item=item.id,
+        text=text,
+        score=float(verdict.score),
+        reason=verdict.reason,
+        parsed=verdict.parsed,
+        tokens=tokens,
+        finish=finish,
+        in_language=in_language(text, item.language) if item.language else None,
+    )
+
+
+class _Journal:
+    """Finished batches on the disk. Opening it reads those of the same evaluation, and drops any other."""
+
+    def __init__(self, path: Path, identity: str):
+        self.path, self.replies = path, []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first = json.dumps({"journal": identity}) + "\n"
+        kept = self._read(first) if path.exists() else 0
+        try:
+            self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
+            self._file.truncate(kept)
+            self._file.seek(kept)
+            if not kept:
+                self._write(first.encode())
+                flush(path.parent)
+        except OSError as error:
+            raise machine_error(error, path, len(first)) from error
+
+    def __enter__(self) -> "_Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._file.close()
+
+    def append(self, replies: list[Reply]) -> None:
+        """A batch, on the disk when this returns. MachineError where the disk is full."""
+        lines = [json.dumps(asdict(reply), ensure_ascii=False) for reply in replies]
+        lines.append(json.dumps({"done": len(replies)}))
+        data = ("\n".join(lines) + "\n").encode()
+        try:
+            self._write(data)
+        except OSError as error:
+            raise machine_error(error, self.path, len(data)) from error
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        os.fsync(self._file.fileno())
+
+    def _read(self, first: str) -> int:
+        """Takes the whole batches into self.replies; the number of bytes that stay."""
+        data = self.path.read_bytes()
+        if not data.startswith(first.encode()):
+            return 0
+        kept = at = len(first.encode())
+        batch: list[Reply] = []
+        for line in data[at:].splitlines(keepends=True):
+            at += len(line)
+            entry = _parsed(line)
+            if entry is None:
+                break
+            if "done" not in entry:
+                batch.append(Reply(**entry))
+                continue
+            if entry["done"] != len(batch):
+                break
+            self.replies += batch
+            batch, kept = [], at
+        return kept
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """An entry of the journal; None where the line was torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _identity(items: Sequence[Item], prompts: list[list[int]], sampling: Sampling) -> str:
+    """What a journal must be about to be gone on with. The model is not in it: it belongs to the
+    scratch folder, as a training run's does."""
+    told = [[asdict(item) for item in items], prompts, sampling.model_dump(mode="json"), BATCH]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _fits(model: CausalLM, prompt: list[int]) -> bool:
+    context = getattr(model.config, "max_position_embeddings", None)
+    return context is None or len(prompt) < context
+
+
+def _text(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    return tokenizer.decode(tokens).strip()

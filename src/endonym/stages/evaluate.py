@@ -1,0 +1,206 @@
+"""A model's scores: bits per byte of held-out text, choices by likelihood, answers, language kept."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from endonym.core.artifact import Artifact
+from endonym.core.config import Config
+from endonym.core.context import Context
+from endonym.core.errors import RecipeError
+from endonym.core.stage import Outcome, Slot, Stage
+from endonym.eval.table import Column, Figure
+
+if TYPE_CHECKING:
+    from endonym.eval.run import Reply
+    from endonym.tasks.base import Item
+
+
+class EvaluateConfig(Config):
+    max_tokens: int = Field(default=64, gt=0)
+    """Of one reply."""
+    sampled_at: float = Field(default=1.0, ge=0)
+    """Temperature at which keeping to the language is measured besides greedy; 0: greedy alone.
+    Typhoon's cards give 0.7 and 1.0; the higher one shows more."""
+    samples: int = Field(default=2, ge=0)
+    """Replies shown in the report, for each skill of each exam."""
+    seed: int = 0
+
+
+def evaluate(
+    config: EvaluateConfig,
+    context: Context,
+    out: Path,
+    *,
+    model: Artifact,
+    items: dict[str, Artifact],
+    text: dict[str, Artifact],
+) -> Outcome:
+    """scores.json (columns, figures with intervals, samples), replies.jsonl and choices.jsonl.
+
+    The labels of `items` and `text` are languages. Figures, by label L:
+
+        bpb_L        bits per byte of the text, interval by bootstrap over documents
+        choices_L    share of choice items whose right continuation is the most probable per byte
+        answers_L    share of right short answers, greedy      (items of kind "answer", not switched)
+        rules_L      share of replies that obey every checkable rule, greedy ("constraint")
+        language_L   share of replies that keep to the language, greedy; only where one is asked for
+        language_L_sampled   the same at the temperature `sampled_at`
+
+    A model whose tokenizer has no chat template cannot be asked: its last four stay empty.
+    """
+    from endonym.engine.sampler import Sampling
+    from endonym.eval.intervals import ratio, wilson
+    from endonym.eval.likelihood import bits_per_byte, choice_scores
+    from endonym.eval.run import answers
+    from endonym.model import hf
+    from endonym.model.device import settled
+    from endonym.stages.tokenizer import Texts
+    from endonym.tasks.base import read_items
+    from endonym.tokenizer.folder import Tokenizer
+
+    context = settled(context)
+    words = Tokenizer.load(model.path)
+    net = hf.load(model.path, device=context.device)
+    figures: dict[str, Figure] = {}
+    for label, documents in text.items():
+        bits = bits_per_byte(net, words, list(Texts({label: documents})), context)
+        measured = ratio([b.bits for b in bits], [b.bytes for b in bits], config.seed)
+        figures[f"bpb_{label}"] = Figure(measured.value, measured.low, measured.high, measured.n)
+
+    def share(key: str, hits: list[bool | float]) -> None:
+        if hits:
+            found = wilson(sum(hits), len(hits))
+            figures[key] = Figure(found.value, found.low, found.high, found.n)
+
+    samples, by_skill, notes = [], {}, []
+    truncated = 0
+    with (
+        open(out / "choices.jsonl", "w", encoding="utf-8") as choices_file,
+        open(out / "replies.jsonl", "w", encoding="utf-8") as replies_file,
+    ):
+        for label, exam in items.items():
+            every = read_items(exam.file("items.parquet"))
+            choices = [item for item in every if item.kind == "choice"]
+            asked = [item for item in every if item.kind != "choice"]
+            scored = choice_scores(net, words, choices, context)
+            share(f"choices_{label}", [one.correct_norm for one in scored])
+            truncated += sum(one.truncated for one in scored)
+            for one in scored:
+                row = {"exam": label, "id": one.id, "chosen": one.chosen_norm, "gold": one.gold}
+                choices_file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if words.template is None or not asked:
+                continue
+            runs = {"": 0.0, **({"_sampled": config.sampled_at} if config.sampled_at else {})}
+            for suffix, temperature in runs.items():
+                sampling = Sampling(
+                    temperature=temperature, max_tokens=config.max_tokens, seed=config.seed
+                )
+                name = f"answers_{label}{suffix}"
+                title = f"{label} T={temperature:g}"
+                replies = answers(net, words, asked, sampling, context, name=name, title=title)
+                for reply in replies:
+                    row = {"exam": label, "temperature": temperature, **vars(reply)}
+                    replies_file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                kept = [r.in_language for r in replies if r.in_language is not None]
+                share(f"language_{label}{suffix}", kept)
+                if suffix:
+                    continue
+                pairs = list(zip(asked, replies))
+                straight = [r.score for i, r in pairs if i.kind == "answer" and not _switched(i)]
+                share(f"answers_{label}", straight)
+                share(f"rules_{label}", [r.score for i, r in pairs if i.kind == "constraint"])
+                by_skill[label] = _by_skill(pairs)
+                samples += _samples(pairs, config.samples)
+    if truncated:
+        notes.append(
+            f"{truncated} choice items were longer than the model's context and lost their beginning."
+        )
+    if words.template is None:
+        notes.append("The base model has no chat template, so it was not asked questions.")
+    columns = [vars(_column(key)) for key in figures]
+    scores = {
+        "columns": columns,
+        "figures": {key: vars(figure) for key, figure in figures.items()},
+        "by_skill": by_skill,
+        "samples": samples,
+        "notes": notes,
+    }
+    (out / "scores.json").write_text(
+        json.dumps(scores, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
+    if not figures:
+        raise RecipeError("nothing was measured", wanted="items or text with rows")
+    plain = {key: figure.value for key, figure in figures.items()}
+    return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
+
+
+TITLES = {
+    "bpb": ("{language} text", "lower", "bits/byte"),
+    "choices": ("{language} choices", "higher", "%"),
+    "answers": ("{language} answers", "higher", "%"),
+    "rules": ("{language} rules kept", "higher", "%"),
+    "language": ("{language} only", "higher", "%"),
+}
+
+
+def _column(key: str) -> Column:
+    """What a reader is told of a figure, from its key."""
+    from endonym.lang.pack import pack
+
+    what, label, *sampled = key.split("_")
+    title, better, unit = TITLES[what]
+    name = pack(label).name if len(label) <= 3 else label
+    title = title.format(language=name) + (" (sampled)" if sampled else "")
+    return Column(key=key, title=title, better=better, unit=unit)
+
+
+def _switched(item: "Item") -> bool:
+    """Prompts that mix languages on purpose measure the language kept, not the answer."""
+    return item.source.endswith(": switch")
+
+
+def _by_skill(pairs: list[tuple["Item", "Reply"]]) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[float]] = {}
+    for item, reply in pairs:
+        groups.setdefault(f"{item.kind}/{item.task}", []).append(reply.score)
+    return {
+        name: {"score": sum(scores) / len(scores), "n": len(scores)}
+        for name, scores in sorted(groups.items())
+    }
+
+
+def _samples(pairs: list[tuple["Item", "Reply"]], number: int) -> list[dict[str, Any]]:
+    """The first `number` items of each skill in an order fixed by their ids, so that rows line up."""
+    taken: dict[str, int] = {}
+    shown = []
+    for item, reply in sorted(pairs, key=lambda p: hashlib.sha256(p[0].id.encode()).digest()):
+        taken[item.task] = taken.get(item.task, 0) + 1
+        if taken[item.task] <= number:
+            shown.append(
+                {
+                    "id": item.id,
+                    "prompt": item.messages[-1]["content"],
+                    "language": item.language,
+                    "expected": item.answer,
+                    "reply": {"text": reply.text, "ok": reply.score == 1.0, "reason": reply.reason},
+                }
+            )
+    return shown
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=1,
+    kind="scores",
+    config=EvaluateConfig,
+    slots={
+        "model": Slot("model"),
+        "items": Slot("items", many=True, optional=True),
+        "text": Slot("documents", many=True, optional=True),
+    },
+    function=evaluate,
+)

@@ -1,0 +1,397 @@
+"""A tokenizer as the Hugging Face folder that everybody's tools read, and what training needs of it.
+
+Texts and conversations go in, ids come out; the ids are those that AutoTokenizer gives. Two things
+are stricter here than in a plain encode of a rendered chat:
+
+- Content is never control. A user who types "<|im_end|>" has typed ten characters; the turn does
+  not end. Before rendering, such strings are broken by a Unicode noncharacter that the content does
+  not hold; after the template's own control tokens are found it is taken out again.
+- A prompt is an exact prefix. The rendered chat is cut where an assistant's words begin and both
+  sides are encoded apart, because there a generation begins too: prompt ids + completion ids in
+  training are what sampling sees, even where the completion begins with a newline.
+
+Which tokens are supervised follows from rendering the conversation twice, with and without the
+assistant's turn (no `{% generation %}` marks needed): from the end of the generation prompt to the
+turn's stop token, inclusive.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+
+from endonym.core.config import nearest
+from endonym.core.errors import DataError
+from endonym.tokenizer import chat
+
+NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+"""Ends of documents by family: GPT-2 and Qwen, Llama 3, Llama 2 and Mistral, Gemma."""
+
+Messages = Sequence[dict[str, Any]]
+
+
+class Tokenizer:
+    """A tokenizers.Tokenizer with its named tokens and its chat template.
+
+    backend:  the Rust tokenizer; its ids are the ids
+    named:    {"eos_token": "<|endoftext|>", ...}
+    template: the Jinja chat template, or None for a base model that has none
+    """
+
+    def __init__(self, backend: Backend, named: dict[str, str], template: str | None = None):
+        self.backend, self.named, self.template = backend, dict(named), template
+        self._short: dict[tuple[str, bool], list[int]] = {}
+
+    # --- folder ---------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A tokenizer out of any folder with a tokenizer.json (no code of the folder is run)."""
+        folder = Path(folder)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise DataError(
+                "there is no tokenizer in this folder",
+                where=folder,
+                wanted="a file tokenizer.json",
+                got=", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "no files",
+                do="give a Hugging Face folder, or convert the tokenizer first",
+            )
+        try:
+            backend = Backend.from_file(str(file))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise DataError("tokenizer.json cannot be read", where=file, got=error) from None
+        config = _read_json(folder / "tokenizer_config.json")
+        config = _read_json(folder / "special_tokens_map.json") | config
+        named = {name: _content(config[name]) for name in NAMED if config.get(name)}
+        return cls(backend, named, _read_template(folder, config))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja.
+
+        The class is written as PreTrainedTokenizerFast: model-specific classes (LlamaTokenizer,
+        Qwen2Tokenizer) rebuild the pre-tokenizer from their own source and would lose ours.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 10**30,
+            **self.named,
+        }
+        _write_json(folder / "tokenizer_config.json", config)
+        _write_json(folder / "special_tokens_map.json", self.named)
+        if self.template is not None:
+            (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of all that decides ids: two tokenizers with one identity encode alike."""
+        state = json.dumps([self.backend.to_str(), self.named, self.template], sort_keys=True)
+        return hashlib.sha256(state.encode()).hexdigest()
+
+    # --- tokens with names ----------------------------------------------------------------------
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Rows the model's embedding needs: the highest id plus one."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def special(self, text: str) -> int:
+        """The id of a token by its exact string."""
+        number = self.backend.token_to_id(text)
+        if number is None:
+            known = [token.content for token in self._added]
+            raise DataError(f"the tokenizer has no token {text!r}", do=nearest(text, known))
+        return number
+
+    @cached_property
+    def eos_id(self) -> int:
+        """The token that ends a document.
+
+        It is the folder's eos_token, except where that ends a turn only (Qwen and Llama instruct
+        models name <|im_end|> or <|eot_id|> there) and the vocabulary also holds a document end.
+        """
+        named = self.named.get("eos_token")
+        known = {token.content for token in self._added}
+        ends = [end for end in DOCUMENT_ENDS if end in known]
+        if named is not None and (named != self._turn_end or not ends):
+            return self.special(named)
+        if ends:
+            return self.special(ends[0])
+        raise DataError(
+            "the tokenizer names no token that ends a document",
+            wanted=f"eos_token in tokenizer_config.json, or one of {', '.join(DOCUMENT_ENDS)}",
+        )
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        """The token that the tokenizer itself puts before a text (Llama: <s>), or None."""
+        ids = self.backend.encode("a", add_special_tokens=True).ids
+        bare = self.backend.encode("a", add_special_tokens=False).ids
+        leads = len(ids) > len(bare) and ids[0] != bare[0]
+        return ids[0] if leads else None
+
+    @cached_property
+    def turn_end_id(self) -> int:
+        """The token that ends an assistant's turn, found in the template's own rendering."""
+        if self._turn_end is None:
+            raise self._no_template("ends a turn")
+        return self.special(self._turn_end)
+
+    @cached_property
+    def stop_ids(self) -> set[int]:
+        """Where a generation stops: the document's end and, with a template, the turn's end."""
+        return {self.eos_id} | ({self.turn_end_id} if self._turn_end is not None else set())
+
+    # --- plain text -----------------------------------------------------------------------------
+
+    def encode(self, text: str, *, literal: bool = False) -> list[int]:
+        """Ids of a text, nothing added. `literal`: control strings in it are ordinary characters."""
+        backend = self._literal[0] if literal else self.backend
+        return backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str], *, literal: bool = False) -> list[list[int]]:
+        """encode() of many texts, in parallel."""
+        backend = self._literal[0] if literal else self.backend
+        found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; control tokens are dropped, bytes that are no UTF-8 become U+FFFD."""
+        control = self._control_ids
+        plain = [int(number) for number in ids if int(number) not in control]
+        return self.backend.decode(plain, skip_special_tokens=True)
+
+    # --- conversations --------------------------------------------------------------------------
+
+    def render(
+        self,
+        messages: Messages,
+        add_generation_prompt: bool = False,
+        tools: list[dict] | None = None,
+    ) -> str:
+        """The conversation as the chat template writes it (transformers' own sandboxed renderer)."""
+        if self.template is None:
+            raise self._no_template("renders a conversation")
+        return chat.render(self.template, messages, add_generation_prompt, tools, self.named)
+
+    def encode_chat(
+        self, messages: Messages, tools: list[dict] | None = None
+    ) -> tuple[list[int], list[bool]]:
+        """Ids of a conversation and, for each, whether it is the assistant's (its turn end included)."""
+        ids, supervised = self._encode_turns(messages, tools, generate=False)
+        if not any(supervised):
+            raise DataError(
+                "a conversation has no token to learn from",
+                wanted="at least one assistant turn",
+                got=f"roles {[message.get('role') for message in messages]}",
+            )
+        return ids, supervised
+
+    def encode_prompt(self, messages: Messages, tools: list[dict] | None = None) -> list[int]:
+        """Ids up to and including the generation prompt: an exact prefix of encode_chat's."""
+        return self._encode_turns(messages, tools, generate=True)[0]
+
+    def _encode_turns(
+        self, messages: Messages, tools: list[dict] | None, generate: bool
+    ) -> tuple[list[int], list[bool]]:
+        messages, tools, mark = chat.broken(list(messages), tools, self._control_pattern)
+        text = self.render(messages, generate, tools)
+        cuts = []
+        for index, message in enumerate(messages):
+            if message.get("role") == "assistant":
+                cuts.append(chat.turn_start(self.render, messages, index, tools, text))
+        ids: list[int] = []
+        supervised: list[bool] = []
+        starts, speaking = iter([*cuts, len(text) + 1]), False
+        start = next(starts)
+        for offset, piece, control, fresh in self._stretches(text, cuts):
+            if offset >= start and not speaking:
+                speaking, start = True, next(starts)
+            new = [control] if control is not None else self._encode_stretch(piece, mark, fresh)
+            ids += new
+            supervised += [speaking] * len(new)
+            if control in self.stop_ids:
+                speaking = False
+        if speaking:
+            raise DataError(
+                "the chat template does not end an assistant's turn",
+                wanted=f"one of the stop tokens {sorted(self.stop_ids)} after the turn",
+                got=repr(text[-60:]),
+            )
+        return ids, supervised
+
+    def _stretches(self, text: str, cuts: list[int]) -> Iterator[tuple[int, str, int | None, bool]]:
+        """(offset, piece, id or None, fresh): control tokens and the plain stretches between them.
+
+        fresh: whether a tokenizer with a dummy prefix puts it before this stretch. lstrip and rstrip
+        of an added token take the white space beside it, as in the backend.
+        """
+        place, borders = 0, [*cuts, len(text)]
+
+        def plain(begin: int, end: int) -> Iterator[tuple[int, str, int | None, bool]]:
+            for border in borders:
+                if begin < min(border, end):
+                    fresh = begin not in cuts and (begin == 0 or self._prefix == "each")
+                    yield begin, text[begin : min(border, end)], None, fresh
+                    begin = min(border, end)
+
+        for match in self._control_pattern.finditer(text):
+            token = self._control[match.group()]
+            end, after = match.start(), match.end()
+            if token.lstrip:
+                end = place + len(text[place:end].rstrip())
+            yield from plain(place, max(end, place))
+            yield match.start(), match.group(), self.special(token.content), False
+            if token.rstrip:
+                after += len(text[after:]) - len(text[after:].lstrip())
+            place = after
+        yield from plain(place, len(text))
+
+    def _encode_stretch(self, piece: str, mark: str, fresh: bool) -> list[int]:
+        """Ids of plain text; the template's short pieces recur and are remembered."""
+        key = (piece, fresh)
+        if (known := self._short.get(key)) is not None:
+            return known
+        backend = self._literal[0 if fresh else 1]
+        ids = backend.encode(piece.replace(mark, "") if mark else piece).ids
+        if len(piece) <= 24 and len(self._short) < 4096 and not mark:
+            self._short[key] = ids
+        return ids
+
+    # --- what is derived once -------------------------------------------------------------------
+
+    @cached_property
+    def _added(self) -> list[AddedToken]:
+        return list(self.backend.get_added_tokens_decoder().values())
+
+    @cached_property
+    def _turn_end(self) -> str | None:
+        if self.template is None:
+            return None
+        return chat.turn_end(self.template, self.named, [token.content for token in self._added])
+
+    @cached_property
+    def _control(self) -> dict[str, AddedToken]:
+        """Tokens that only a template or this class may write: special ones and the named ones."""
+        names = {*self.named.values(), self._turn_end, *DOCUMENT_ENDS}
+        return {t.content: t for t in self._added if t.special or t.content in names}
+
+    @cached_property
+    def _control_ids(self) -> set[int]:
+        return {self.special(content) for content in self._control}
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._control, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    @cached_property
+    def _prefix(self) -> str:
+        """The dummy-prefix rule: "none", "first" (text start only) or "each" (after control too)."""
+        return _prefix_rule(json.loads(self._state_without_vocabulary()))
+
+    def _state_without_vocabulary(self) -> str:
+        state = json.loads(self.backend.to_str())
+        return json.dumps({key: state[key] for key in ("normalizer", "pre_tokenizer")})
+
+    @cached_property
+    def _literal(self) -> tuple[Backend, Backend]:
+        """Backends blind to control strings: at a fresh start, and in the middle of a text."""
+        state = json.loads(self.backend.to_str())
+        for token in state["added_tokens"]:
+            token["special"] = token["special"] or token["content"] in self._control
+        state["post_processor"] = None
+        fresh = Backend.from_str(json.dumps(state))
+        fresh.encode_special_tokens = True
+        if self._prefix == "none":
+            return fresh, fresh
+        for part in ("normalizer", "pre_tokenizer"):
+            state[part] = _without_prefix(state[part])
+        inner = Backend.from_str(json.dumps(state))
+        inner.encode_special_tokens = True
+        return fresh, inner
+
+    def _no_template(self, wanted: str) -> DataError:
+        return DataError(
+            f"the tokenizer has no chat template, so nothing {wanted}",
+            wanted="chat_template.jinja in the tokenizer's folder",
+            do="add one: endonym.tokenizer.chat.with_chat(tokenizer)",
+        )
+
+
+def _parts(tree: Any) -> Iterator[dict]:
+    """Every component inside a tokenizer.json part, sequences opened."""
+    if isinstance(tree, dict):
+        yield tree
+        for key in ("normalizers", "pretokenizers"):
+            for part in tree.get(key) or []:
+                yield from _parts(part)
+
+
+def _prefix_rule(state: dict) -> str:
+    rules = {"none"}
+    for part in (*_parts(state["normalizer"]), *_parts(state["pre_tokenizer"])):
+        if part["type"] == "Prepend" or (part["type"] == "ByteLevel" and part["add_prefix_space"]):
+            rules.add("each")
+        if part["type"] == "Metaspace":
+            scheme = part.get("prepend_scheme", "always")
+            rules.add({"always": "each", "first": "first", "never": "none"}[scheme])
+    return next(rule for rule in ("each", "first", "none") if rule in rules)
+
+
+def _without_prefix(tree: Any) -> Any:
+    """The same normalizer or pre-tokenizer, adding nothing before the text."""
+    if not isinstance(tree, dict) or tree["type"] == "Prepend":
+        return None
+    tree = dict(tree)
+    for key in ("normalizers", "pretokenizers"):
+        if key in tree:
+            kept = [_without_prefix(part) for part in tree[key]]
+            tree[key] = [part for part in kept if part is not None]
+    if tree["type"] == "Metaspace":
+        tree["prepend_scheme"] = "never"
+    if tree["type"] == "ByteLevel":
+        tree["add_prefix_space"] = False
+    return tree
+
+
+def _content(token: Any) -> str:
+    """A named token as a string; some folders write {"content": "</s>", "lstrip": false, ...}."""
+    return token["content"] if isinstance(token, dict) else str(token)
+
+
+def _read_template(folder: Path, config: dict) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def _read_json(file: Path) -> dict:
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("a file of the tokenizer is no JSON", where=file, got=error) from None
+    if not isinstance(found, dict):
+        raise DataError("a file of the tokenizer is no JSON object", where=file)
+    return found
+
+
+def _write_json(file: Path, value: dict) -> None:
+    file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

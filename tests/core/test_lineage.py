@@ -1,0 +1,58 @@
+"""The picture of the lineage: arrows run to the right and no arrow or box lies on another."""
+
+import re
+
+import pytest
+
+from endonym.core import lineage
+from endonym.core.errors import DataError
+
+
+def stage(name, kind, parents=()):
+    return {"name": name, "kind": kind, "inputs": {"input": list(parents)} if parents else {}}
+
+
+def test_lineage_runs_left_to_right_and_nothing_lies_on_a_box():
+    stages = [stage("s0", "a"), stage("s1", "a"), stage("wide", "b", ["s0", "s1"])]
+    stages += [stage(f"s{i}", "a", [f"s{i - 1}", f"s{i % 2}"]) for i in range(2, 15)]
+    drawn = lineage.lineage(stages)
+    at = {node["stage"]["name"]: (node["x"], node["y"]) for node in drawn["nodes"]}
+    for each in stages:
+        for parent in each["inputs"].get("input", []):
+            assert at[parent][0] + lineage.COLUMN <= at[each["name"]][0]
+    boxes = list(at.values())
+    for i, (x, y) in enumerate(boxes):
+        assert 0 <= y <= drawn["height"] - lineage.NODE_HEIGHT
+        for other_x, other_y in boxes[:i]:
+            assert x != other_x or abs(y - other_y) >= lineage.NODE_HEIGHT
+    # Where an arrow runs straight (H) it crosses a column: no box of that column may be there.
+    num_crossings = num_passed = 0
+    for each in stages:
+        for parent in set(each["inputs"].get("input", [])):
+            num_passed += (at[each["name"]][0] - at[parent][0]) // lineage.COLUMN - 1
+    for path in drawn["paths"]:
+        for height, end in re.findall(r",([-\d.]+) H(\d+)", path):
+            num_crossings += 1
+            for x, y in boxes:
+                in_column = x + lineage.NODE_WIDTH == int(end)
+                assert not (in_column and y < float(height) < y + lineage.NODE_HEIGHT), path
+    assert num_crossings == num_passed > 10
+
+
+def test_kinds_are_numbered_in_order_of_first_appearance():
+    stages = [stage("a", "text"), stage("b", "model", ["a"]), stage("c", "text")]
+    drawn = lineage.lineage(stages)
+    assert drawn["kinds"] == ["text", "model"]
+    assert [node["kind"] for node in drawn["nodes"]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([stage("a", "x", ["bse"]), stage("base", "x")], "did you mean 'base'"),
+        ([stage("a", "x", ["b"]), stage("b", "x", ["a"])], "circle"),
+    ],
+)
+def test_inputs_that_cannot_be_drawn_are_refused(stages, said):
+    with pytest.raises(DataError, match=said):
+        lineage.lineage(stages)
