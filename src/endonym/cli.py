@@ -359,3 +359,7 @@ def _resolve(ref: str, root: Path) -> Any:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,9 @@ def reason(prompts, *texts):
         ),
         (["เมืองหลวงของลาวคืออะไร"], "ถาม เมืองหลวง ของ ลาว คืออะไร ตอบ", "prompt"),
         (["What is the capital of Laos?"], "What is the capital of Lagos?", None),
-        (["12 + 500 = ?"], "112 + 500 = 612", None),  # another sum
+        (["12000 + 50000 ="], "so 12000 + 50000 = b", "prompt"),
+        (["12000 + 50000"], "112000 + 50000 = 162000", None),  # another sum: a digit goes on before
+        (["12000 + 50000"], "12000 + 500001 = 512001", None),  # or after
         (["เขียน 1250 เป็นคำอ่าน"], "เขียน 1250 เป็นคำอ่าน", "same"),
         (["เขียน 1250 เป็นคำอ่าน"], "เขียน 11250 เป็นคำอ่าน", None),
         (["7 + 5"], "7+5", "same"),  # short prompts: only as a whole text

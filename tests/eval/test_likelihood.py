@@ -54,10 +54,10 @@ def test_bits_against_one_document_at_a_time(window, rows):
 
 
 def test_the_lead_is_whole_characters():
-    """A Thai letter in three byte tokens: all three are the lead, and its three bytes do not count."""
+    """A Thai letter in two tokens: both are the lead, and its three bytes do not count."""
     bare = tokenizer().encode("ฬ")
-    assert len(bare) == 3 and likelihood._lead(tokenizer(), bare) == 3
-    assert likelihood._lead(tokenizer(), tokenizer().encode("ฬa")) == 3
+    assert len(bare) == 2 and likelihood._lead(tokenizer(), bare) == 2
+    assert likelihood._lead(tokenizer(), tokenizer().encode("ฬa")) == 2
     [found] = bits_per_byte(model(), tokenizer(), ["ฬa"], context())
     assert found.bytes == 1 and found.bits > 0
 
@@ -145,7 +145,8 @@ def test_a_token_across_the_seam_is_seen_and_the_two_are_encoded_apart():
     found = choice_scores(model(), tokenizer(), ITEMS, context())
     head, whole = tokenizer().encode("the water r"), tokenizer().encode("the water rose")
     assert whole[: len(head)] != head, "the tokenizer no longer joins r and ose"
-    assert [each.id for each in found if not each.joint] == ["seam"]
+    # "long" is Thai: the context's end and a choice's beginning make one token as well
+    assert [each.id for each in found if not each.joint] == ["long", "seam"]
 
 
 def test_messages_are_the_context_where_no_text_is(plain):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from endonym.methods.nll import nll
 from endonym.model import hf
 from endonym.model.decoder import Decoder
 from endonym.model.foreign import ForeignLM
@@ -88,6 +89,19 @@ def test_native_families(family, heads, tied, tmp_path):
     ours = hf.load(tmp_path)
     assert isinstance(ours, Decoder)
     same_logits(ours, theirs)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_gradients(family, tmp_path):
+    theirs = oracle(family, tmp_path, num_key_value_heads=2, tie_word_embeddings=True)
+    ours = hf.load(tmp_path)
+    labels = TOKENS.roll(-1, 1)
+    logits = theirs(TOKENS).logits
+    torch.nn.functional.cross_entropy(logits.view(-1, 11), labels.view(-1)).backward()
+    (nll(ours(TOKENS), ours.head, labels, torch.ones(3, 20)).value / 60).backward()
+    others = dict(theirs.named_parameters())
+    for name, weight in ours.named_parameters():
+        torch.testing.assert_close(weight.grad, others[name].grad, **PARITY, msg=name)
 
 
 @pytest.mark.parametrize("family", ["Gemma3", "Phi3"])

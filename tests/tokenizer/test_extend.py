@@ -12,7 +12,7 @@ from endonym.tokenizer.extend import bytes_per_token, extend, read_pieces
 from endonym.tokenizer.folder import Tokenizer
 from endonym.tokenizer.train import train
 from endonym.tokenizer.units import Script, Units
-from tokenizer.samples import THAI_SCRIPT, by_dictionary, english, shared, thai
+from tokenizer.samples import THAI, THAI_SCRIPT, by_dictionary, english, shared, thai
 
 LEARNT, UNSEEN = thai(800), thai(100, seed=1)
 OLD_SIZE, GROWTH = 600, 230
@@ -135,6 +135,17 @@ def test_new_tokens_are_reached_and_their_pieces_are_old(kind, old, grown):
     used = {number for line in LEARNT for number in grown.tokenizer.encode(line)}
     # a merge's halfway results need not survive; most tokens are used as they are
     assert len(used & set(grown.pieces)) > 0.5 * GROWTH
+
+
+def test_merges_end_at_the_words_of_the_segmenter(old, grown):
+    def crossing(tokenizer):
+        texts = [tokenizer.decode([n]).strip() for n in range(old.vocab_size, tokenizer.vocab_size)]
+        whole = [t for t in texts if t and all("\u0e00" < c < "\u0e80" for c in t)]
+        return [t for t in whole if not any(t in word for word in THAI)]
+
+    assert crossing(grown.tokenizer) == []
+    size = grown.tokenizer.vocab_size
+    assert crossing(extend(old, LEARNT, size, script=THAI_SCRIPT).tokenizer) != []
 
 
 def test_auto_tokenizer_loads_it_with_the_same_ids(kind, grown, tmp_path):

@@ -11,7 +11,7 @@
     [scale.tiny]               the same tables again: they are laid over the ones above
 
 A scale's stage whose `use` differs from the recipe's replaces it whole; otherwise its keys are laid
-over the recipe's. `drop = ["NAME"]` in a scale removes stages. A recipe says nothing of machines.
+over the recipe's, except that a table of references replaces the one below. `drop = ["NAME"]` in a scale removes stages. A recipe says nothing of machines.
 """
 
 import re
@@ -136,12 +136,14 @@ def references(value: Any) -> list[str]:
 
 
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, table by table; a stage of another `use` replaces the one below."""
+    """`above` laid over `below`, table by table; a stage of another `use`, or a table of
+    references, replaces the one below."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             replaces = "use" in value and value["use"] != old.get("use")
+            replaces |= bool(value) and all(references(item) for item in value.values())
             merged[key] = value if replaces else lay_over(old, value)
         else:
             merged[key] = value

@@ -51,6 +51,8 @@ def generate(
     bits with the shape of the batch.)
     on_token: called with the prompt's index and each token when it is drawn.
     """
+    if not prompts:
+        return []
     run = _Run(model, prompts, sampling, frozenset(stop_ids), batch, keys, on_token)
     packed = getattr(model, "packed", nullcontext)
     with torch.inference_mode(), packed(run.batch):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class EvaluateConfig(Config):
     max_tokens: int = Field(default=64, gt=0)
     """Of one reply."""
+    ask_choices: bool = False
+    """Put choice items to the model as questions too, besides scoring their continuations."""
     sampled_at: float = Field(default=1.0, ge=0)
     """Temperature at which keeping to the language is measured besides greedy; 0: greedy alone.
     Typhoon's cards give 0.7 and 1.0; the higher one shows more."""
@@ -46,6 +48,7 @@ def evaluate(
         bpb_L        bits per byte of the text, interval by bootstrap over documents
         choices_L    share of choice items whose right continuation is the most probable per byte
         answers_L    share of right short answers, greedy      (items of kind "answer", not switched)
+        asked_L      share of choice items answered rightly in words, greedy (with ask_choices)
         rules_L      share of replies that obey every checkable rule, greedy ("constraint")
         language_L   share of replies that keep to the language, greedy; only where one is asked for
         language_L_sampled   the same at the temperature `sampled_at`
@@ -85,7 +88,7 @@ def evaluate(
         for label, exam in items.items():
             every = read_items(exam.file("items.parquet"))
             choices = [item for item in every if item.kind == "choice"]
-            asked = [item for item in every if item.kind != "choice"]
+            asked = every if config.ask_choices else [i for i in every if i.kind != "choice"]
             scored = choice_scores(net, words, choices, context)
             share(f"choices_{label}", [one.correct_norm for one in scored])
             truncated += sum(one.truncated for one in scored)
@@ -113,6 +116,7 @@ def evaluate(
                 straight = [r.score for i, r in pairs if i.kind == "answer" and not _switched(i)]
                 share(f"answers_{label}", straight)
                 share(f"rules_{label}", [r.score for i, r in pairs if i.kind == "constraint"])
+                share(f"asked_{label}", [r.score for i, r in pairs if i.kind == "choice"])
                 by_skill[label] = _by_skill(pairs)
                 samples += _samples(pairs, config.samples)
     if truncated:
@@ -142,6 +146,7 @@ TITLES = {
     "bpb": ("{language} text", "lower", "bits/byte"),
     "choices": ("{language} choices", "higher", "%"),
     "answers": ("{language} answers", "higher", "%"),
+    "asked": ("{language} choices, asked", "higher", "%"),
     "rules": ("{language} rules kept", "higher", "%"),
     "language": ("{language} only", "higher", "%"),
 }

@@ -14,10 +14,12 @@ from endonym.core.errors import RecipeError
 
 
 class Source(Config):
-    """One of: builtin = "almanac" | "handbook", or path = "FILE, FOLDER or GLOB"."""
+    """One of: builtin = "almanac" | "handbook", or path = "FILE or FOLDER"."""
 
     builtin: Literal["", "almanac", "handbook"] = ""
     path: ExternalPath | None = None
+    catalog: str = ""
+    """The catalog's entry (tasks/catalog) that knows how to read the file; for conversations."""
     name: str = ""
     """Shown to readers; empty: the builtin's name or the file's."""
     language: str = ""
@@ -105,6 +107,12 @@ def gather(
         reading = None
         if source.builtin:
             rows = builtin(source)
+        elif source.catalog and source.path:
+            from endonym.tasks import catalog
+
+            found, skipped = catalog.load_conversations(source.catalog, Path(source.path))
+            row_of["quarantined"] += sum(skipped.values())
+            rows = (row for row in found if source.takes(row.id))
         elif source.path:
             aside = quarantine.with_name(f"{quarantine.stem}.{number}{quarantine.suffix}")
             reading = Reading(

@@ -1,0 +1,13 @@
+"""Endonym against its peers, side by side in one run: `python -m benchmarks [sft] [generation]`.
+
+    machine     what it ran on
+    material    the weights, the texts and the prompts that all arms share
+    turns       an arm's side: wait for one's turn, work, say what it took
+    compare     the other side: arms in processes of their own, turn by turn; medians and ratios
+    sft         training arms: Endonym, TRL's SFTTrainer, a plain transformers loop
+    generation  sampling arms: Endonym's engine, transformers' generate
+    page        the figures as text and as docs/results/benchmarks.md
+
+Speed is no test: nothing here passes or fails by a time. What does fail is a comparison of different
+work: arms whose losses or answers differ where they must not.
+"""

@@ -1,0 +1,98 @@
+"""python -m benchmarks [sft] [generation]: figures on standard output, progress on standard error."""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import generation, machine, page, sft
+from benchmarks.material import SHAPES
+from endonym.core.artifact import write_atomic
+from endonym.core.errors import EndonymError, MachineError
+
+PARTS = {"sft": sft, "generation": generation}
+
+# (shape, precision, threads) of each part. One thread gives the CPU figure, two show that both sides
+# use them.
+CASES = {
+    "sft": [
+        ("7M", "bfloat16", 1),
+        ("7M", "float32", 1),
+        ("7M", "bfloat16", 2),
+        ("30M", "bfloat16", 1),
+    ],
+    "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
+}
+QUICK = {"sft": [("7M", "bfloat16", 1)], "generation": [("7M", "float32", 1)]}
+TINY = {"sft": [("tiny", "float32", 1)], "generation": [("tiny", "float32", 1)]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Endonym beside TRL and transformers, in one run."
+    )
+    parser.add_argument("parts", nargs="*", metavar="sft|generation", help="default: both")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one case a part, at most 2 rounds")
+    parser.add_argument("--tiny", action="store_true", help="a toy shape: does it run at all?")
+    parser.add_argument("--without-peers", action="store_true", help="Endonym's own arms only")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    parser.add_argument("--write", type=Path, help="put benchmarks.md and .json into this folder")
+    given = parser.parse_args(arguments)
+    for part in given.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}; there are {', '.join(PARTS)}")
+    if given.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    try:
+        result = measure(given)
+    except EndonymError as error:
+        print(error, file=sys.stderr)
+        return 1
+    as_json = json.dumps(result, indent=1) + "\n"
+    if given.write:
+        given.write.mkdir(parents=True, exist_ok=True)
+        write_atomic(given.write / "benchmarks.json", as_json.encode())
+        write_atomic(given.write / "benchmarks.md", page.page(result).encode())
+    print(as_json if given.json else page.page(result), end="")
+    return 0
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """All comparisons asked for, one after the other."""
+    parts = given.parts or list(PARTS)
+    if not given.without_peers:
+        require_peers(["transformers", "trl"] if "sft" in parts else ["transformers"])
+    cases = TINY if given.tiny else QUICK if given.quick else CASES
+    repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats
+    result: dict[str, Any] = {"machine": machine.describe()}
+    for part in parts:
+        result[part] = []
+        for shape, precision, threads in cases[part]:
+            label = f"{part}, {shape}, {precision}, threads {threads}"
+
+            def note(text: str, label: str = label) -> None:
+                print(f"{label}: {text}", file=sys.stderr)
+
+            run, peers = PARTS[part].run, not given.without_peers
+            with tempfile.TemporaryDirectory(prefix="endonym-bench-") as folder:
+                result[part].append(
+                    run(SHAPES[shape], precision, threads, repeats, Path(folder), note, peers=peers)
+                )
+    return result | {"load_after": machine.load()}
+
+
+def require_peers(names: list[str]) -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MachineError(
+            f"the benchmark's peers are not installed: {', '.join(missing)}",
+            do="pip install 'endonym[bench]', or measure Endonym alone with --without-peers",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The figures as a reader wants them: Markdown that also reads well on a terminal."""
+
+from typing import Any
+
+HEAD = """# Endonym beside its peers
+
+Written by `python -m benchmarks`; the same figures are in benchmarks.json. Every comparison ran arm by
+arm in turn (A B C A B C ...), each arm in a process of its own, on the same weights and the same
+tokens. CPU time is that of the process with all its threads and children. Figures are medians, in
+brackets lowest to highest. A ratio is the other arm's cost over Endonym's, round by round: above 1,
+Endonym takes less. Peak memory is the most that the process had resident, its libraries included.
+"""
+
+SFT_NOTE = """Every arm learns from the same {conversations} conversations in every step: {tokens:,} tokens
+({shortest} to {longest} a conversation), {supervised:,} of them targets. Tokens that go through the model,
+padding included: packed {packed:,}, padded {plain:,}, by length {sorted:,}. Tokens per second count the
+real ones alone. Losses of the first {num_losses} steps differ by at most {difference:.1e} of themselves
+between the arms (at most {tolerance:.0e} is allowed)."""
+
+
+def page(result: dict[str, Any]) -> str:
+    """All of a run's figures as Markdown."""
+    parts = [HEAD, _machine(result["machine"], result["load_after"])]
+    parts += [_sft(each) for each in result.get("sft", [])]
+    parts += [_generation(each) for each in result.get("generation", [])]
+    return "\n".join(parts)
+
+
+def _machine(machine: dict[str, Any], load_after: list[float]) -> str:
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB, "
+        f"{'with' if machine['bf16'] else 'without'} bf16 instructions; {machine['system']}, "
+        f"Python {machine['python']}; {versions}. Load average before {machine['load'][0]}, "
+        f"after {load_after[0]} (the benchmark itself included).\n"
+    )
+
+
+def _title(part: str, each: dict[str, Any]) -> str:
+    threads = f"{each['threads']} thread" + ("s" if each["threads"] > 1 else "")
+    size = f"{each['parameters'] / 1e6:.1f}M parameters"
+    return f"## {part}: {size}, {each['precision']}, {threads}, {each['repeats']} rounds\n"
+
+
+def _sft(each: dict[str, Any]) -> str:
+    padding = each["block"]["tokens_with_padding"]
+    note = SFT_NOTE.format(
+        **each["block"],
+        packed=padding["packed"],
+        plain=padding["as they come"],
+        sorted=padding["by length"],
+        num_losses=len(each["rows"][0]["losses"]),
+        difference=each["difference"],
+        tolerance=each["tolerance"],
+    )
+    heads = [
+        "arm",
+        "tokens per CPU-s",
+        "CPU ratio",
+        "tokens per s",
+        "wall ratio",
+        "peak",
+        "peak ratio",
+    ]
+    rows = [
+        [
+            row["arm"],
+            _speed(row, "tokens_per_cpu_second"),
+            _ratio(row, "cpu_ratio"),
+            _speed(row, "tokens_per_second"),
+            _ratio(row, "wall_ratio"),
+            f"{row['peak_bytes'] / 1e9:.2f} GB",
+            f"{row['peak_ratio']:.2f}",
+        ]
+        for row in each["rows"]
+    ]
+    return "\n".join([_title("A training step", each), note, "", _table(heads, rows), ""])
+
+
+def _generation(each: dict[str, Any]) -> str:
+    lengths = each["prompt_tokens"]
+    note = (
+        f"Greedy, {each['new_tokens']} new tokens an answer, prompts of {min(lengths)} to {max(lengths)} "
+        f"tokens; the answers hold {each['distinct_tokens']} different tokens. Equal: tokens that are "
+        "Endonym's, place by place."
+    )
+    heads = [
+        "batch",
+        "arm",
+        "tokens per CPU-s",
+        "CPU ratio",
+        "tokens per s",
+        "wall ratio",
+        "equal",
+        "peak",
+    ]
+    rows = [
+        [
+            str(row["batch"]),
+            row["arm"],
+            _speed(row, "tokens_per_cpu_second"),
+            _ratio(row, "cpu_ratio"),
+            _speed(row, "tokens_per_second"),
+            _ratio(row, "wall_ratio"),
+            f"{row['equal_tokens']:.1%}",
+            f"{row['peak_bytes'] / 1e9:.2f} GB",
+        ]
+        for row in each["rows"]
+    ]
+    return "\n".join([_title("Generation", each), note, "", _table(heads, rows), ""])
+
+
+def _speed(row: dict[str, Any], key: str) -> str:
+    return "{median:,.0f} ({low:,.0f} to {high:,.0f})".format(**row[key])
+
+
+def _ratio(row: dict[str, Any], key: str) -> str:
+    is_ours = all(value == 1 for value in row[key].values())
+    return "1" if is_ours else "{median:.2f} ({low:.2f} to {high:.2f})".format(**row[key])
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
+    lines = [heads, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |"
+        for line in lines
+    )

@@ -1,0 +1,211 @@
+"""The recipe itself: its addresses, its scales, and the whole chain at an even smaller scale."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from endonym.core import recipe as recipes
+from endonym.core.plan import plan
+from endonym.core.store import Store
+from endonym.stages.table import stage
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "typhoon_s.toml"
+GOLDEN = Path(__file__).with_name("golden_addresses.json")
+
+# Everything as in the tiny scale but for amounts.
+SMALL = [
+    "text.sources=[{builtin='almanac',language='${language}',amount=150},{builtin='handbook',language='${language}'}]",
+    "replay.sources=[{builtin='almanac',language='en',amount=150}]",
+    "held_out.sources=[{builtin='almanac',language='${language}',split='test',amount=8}]",
+    "held_out_replay.sources=[{builtin='almanac',language='en',split='test',amount=8}]",
+    "exam.sources=[{builtin='almanac',language='${language}',amount=12}]",
+    "exam_replay.sources=[{builtin='almanac',language='en',amount=8}]",
+    "dialogues.sources=[{builtin='almanac',language='${language}',amount=60}]",
+    "base_tokenizer.vocab_size=400",
+    "tokenizer.vocab_size=500",
+    "base.architecture.hidden_size=32",
+    "base.architecture.intermediate_size=64",
+    "base.architecture.num_hidden_layers=2",
+    "base.architecture.max_position_embeddings=1024",
+    "base.steps=6",
+    "cpt.steps=6",
+    "sft.steps=6",
+]
+
+
+def steps_of(scale, sets, folder):
+    return plan(recipes.load(RECIPE, scale, sets), Store(folder), stage)
+
+
+def addresses(scale, folder, sets=()):
+    return {name: step.address for name, step in steps_of(scale, list(sets), folder).items()}
+
+
+def test_addresses_are_the_reviewed_ones(tmp_path):
+    """A change here means: everybody's finished stages of that name will run again.
+
+    To accept it: ENDONYM_WRITE_GOLDEN=1 pytest tests/recipes, and say in the commit why.
+    """
+    found = {"tiny": addresses("tiny", tmp_path)}
+    if os.environ.get("ENDONYM_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(GOLDEN.read_text())
+
+
+def test_a_changed_rate_changes_only_what_follows(tmp_path):
+    before, after = addresses("tiny", tmp_path), addresses("tiny", tmp_path, ["cpt.learning_rate=1e-3"])
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"cpt", "sft", "eval_cpt", "eval_sft"}
+
+
+def test_another_language_is_one_word(tmp_path):
+    before, after = addresses("tiny", tmp_path), addresses("tiny", tmp_path, ["vars.language=ko"])
+    same = {name for name in before if before[name] == after[name]}
+    assert {"replay", "base_tokenizer", "exam_replay"} <= same and "text" not in same
+
+
+def command(*words, **options):
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "endonym.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=env,
+        timeout=300,
+        **options,
+    )
+
+
+def run_words(store, *more):
+    sets = [word for setting in SMALL for word in ("--set", setting)]
+    return ["run", RECIPE, "--scale", "tiny", "--store", store, "--threads", 1, *sets, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The small chain, killed twice on its way and run again until it is done."""
+    store = tmp_path_factory.mktemp("chain") / "store"
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "endonym.cli", *map(str, run_words(store))]
+    for seconds in (4.0, 9.0):
+        child = subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = command(*run_words(store, "--json"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return store, json.loads(done.stdout), done.stderr
+
+
+def test_the_chain_runs_and_ends_with_a_scoreboard(finished):
+    store, told, _ = finished
+    rows = told["scoreboard"]["rows"]
+    assert [row["label"] for row in rows] == ["base", "+CPT", "+SFT"]
+    for row in rows:
+        assert row["figures"]["bpb_th"]["value"] > 0 and row["figures"]["bpb_th"]["n"] == 8
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert all(name in page for name in told["stages"])
+    assert told["chat"].startswith("endonym chat typhoon_s-tiny/sft")
+
+
+def test_a_second_run_executes_nothing_and_imports_no_torch(finished):
+    store, told, _ = finished
+    again = command(*run_words(store, "--json"))
+    assert json.loads(again.stdout)["executed"] == 0
+    code = "import sys; from endonym.cli import app; sys.argv = ['endonym', *sys.argv[1:]]\n"
+    code += "try:\n    app()\nexcept SystemExit as e:\n    assert not e.code\n"
+    code += "assert 'torch' not in sys.modules"
+    words = list(map(str, run_words(store, "--quiet")))
+    light = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    assert light.returncode == 0, light.stderr[-2000:]
+
+
+def test_the_result_is_an_ordinary_folder(finished):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from endonym.tokenizer.folder import Tokenizer
+
+    store, _, _ = finished
+    folder = (store / "runs" / "typhoon_s-tiny" / "sft").resolve()
+    theirs = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ours = Tokenizer.load(folder)
+    assert model.get_input_embeddings().num_embeddings >= len(theirs)
+    chat = [{"role": "user", "content": "48 อ่านว่าอะไร"}]
+    text = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode_prompt(chat)
+
+
+def test_exam_questions_stand_in_no_training_row(finished):
+    from endonym.data.document import Conversation, read_table
+    from endonym.tasks.base import read_items
+
+    store, _, _ = finished
+    runs = store / "runs" / "typhoon_s-tiny"
+    asked = {item.messages[-1]["content"] for item in read_items(runs / "exam" / "items.parquet")}
+    taught = {
+        message["content"]
+        for row in read_table(runs / "dialogues" / "conversations.parquet", Conversation)
+        for message in row.messages
+    }
+    assert asked and not asked & taught
+
+
+def test_chat_answers_lines_from_a_pipe(finished):
+    store, _, _ = finished
+    said = command("chat", "typhoon_s-tiny/sft", "--store", store, "--max-tokens", 8, input="48?\n")
+    assert said.returncode == 0, said.stderr[-2000:]
+
+
+def test_why_show_audit_and_report(finished):
+    store, told, _ = finished
+    sets = [word for setting in [*SMALL, "cpt.learning_rate=1e-3"] for word in ("--set", setting)]
+    why = command("why", RECIPE, "cpt", "--scale", "tiny", "--store", store, *sets, "--json")
+    assert json.loads(why.stdout)["differences"] == [
+        {"field": "config.learning_rate", "stored": 0.003, "wanted": 0.001}
+    ]
+    show = json.loads(command("show", "typhoon_s-tiny/cpt", "--store", store, "--json").stdout)
+    assert show["stage"] == "pretrain" and show["figures"]["steps"] == 6
+    audit = json.loads(command("audit", "typhoon_s-tiny/sft", "--store", store, "--json").stdout)
+    walked = [row["stage"] for row in audit["artifacts"]]
+    assert walked[0] == "sft" and {"documents", "extend", "operate", "pretrain"} <= set(walked)
+    assert "CC0-1.0" in audit["licences"]
+
+
+def test_a_damaged_model_stops_the_run_with_one_message(finished):
+    store, _, _ = finished
+    file = (store / "runs" / "typhoon_s-tiny" / "cpt").resolve() / "model.safetensors"
+    good = file.read_bytes()
+    try:
+        file.write_bytes(good[:-4] + bytes([good[-4] ^ 1]) + good[-3:])
+        bad = command(*run_words(store))
+        assert bad.returncode == 4 and "Traceback" not in bad.stderr
+        assert "model.safetensors" in bad.stderr and "sha256" in bad.stderr
+    finally:
+        file.write_bytes(good)
+    assert command(*run_words(store)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "recipes/typhoon.toml"], "no such recipe"),
+        (["run", RECIPE, "--scale", "huge"], "no scale 'huge'"),
+        (["run", RECIPE, "--scale", "tiny", "--set", "cpt.stepz=3"], "did you mean 'steps'"),
+        (["run", RECIPE, "--scale", "tiny", "--set", "base.model=@sft"], "circle"),
+        (["run", RECIPE, "--scale", "tiny", "--set", "text.sources=[{path='nowhere.jsonl'}]"], "missing"),
+        (["chat", "nothing-here"], "no artifact"),
+    ],
+)
+def test_bad_commands_end_in_one_message(words, message, tmp_path):
+    bad = command(*words, "--store", tmp_path / "store")
+    assert bad.returncode != 0 and "Traceback" not in bad.stderr
+    assert message in " ".join(bad.stderr.split())
