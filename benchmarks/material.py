@@ -88,7 +88,7 @@ def block(words: Tokenizer, seed: int = 0) -> Block:
     """Conversations that fill ROWS rows of ROW tokens to at least 95 %, drawn until they do.
 
     Their lengths are log-normal (median 150 tokens, sigma 0.7), as those of chat data about are:
-    many short ones and a few that fill a row.
+    many short ones and a few long ones, of which the draw must hold one of at least 3/4 of a row.
     """
     random = Random(seed)
     pool = [_conversation(words, random) for _ in range(100)]
@@ -97,7 +97,8 @@ def block(words: Tokenizer, seed: int = 0) -> Block:
         chosen = random.sample(pool, 3 * ROWS)
         lengths = np.array([len(ids) for _, ids, _ in chosen])
         fill = lengths.sum() / (ROWS * ROW)
-        if 0.95 <= fill <= 1 and len(best_fit(lengths, ROW)) == ROWS:
+        has_long = lengths.max() >= 0.75 * ROW
+        if has_long and 0.95 <= fill <= 1 and len(best_fit(lengths, ROW)) == ROWS:
             return Block(*map(list, zip(*chosen)))
 
 

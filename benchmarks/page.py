@@ -15,7 +15,8 @@ SFT_NOTE = """Every arm learns from the same {conversations} conversations in ev
 ({shortest} to {longest} a conversation), {supervised:,} of them targets. Tokens that go through the model,
 padding included: packed {packed:,}, padded {plain:,}, by length {sorted:,}. Tokens per second count the
 real ones alone. Losses of the first {num_losses} steps differ by at most {difference:.1e} of themselves
-between the arms (at most {tolerance:.0e} is allowed)."""
+between the arms (at most {tolerance:.0e} is allowed). TRL runs without logging, saving, evaluation and
+gradient checkpointing; Endonym writes its logs."""
 
 
 def page(result: dict[str, Any]) -> str:
@@ -26,6 +27,14 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+MOST_THREADS = 2
+
+BUSY = """
+**The machine was busy with other work.** Seconds of the clock then say nothing, and CPU seconds are
+raised by shared caches, for all arms in turn; take the ratios with care and measure again on an idle one.
+"""
+
+
 def _machine(machine: dict[str, Any], load_after: list[float]) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
     return (
@@ -33,6 +42,7 @@ def _machine(machine: dict[str, Any], load_after: list[float]) -> str:
         f"{'with' if machine['bf16'] else 'without'} bf16 instructions; {machine['system']}, "
         f"Python {machine['python']}; {versions}. Load average before {machine['load'][0]}, "
         f"after {load_after[0]} (the benchmark itself included).\n"
+        + (BUSY if machine["load"][0] > 0.5 or load_after[0] > 1.5 + MOST_THREADS else "")
     )
 
 

@@ -8,8 +8,9 @@ same AdamW and the same clipping, so their first losses agree; what differs is h
     by length   the same, the conversations sorted, so that rows of like length stand together
 
 Endonym is measured as a user runs it: train() with its Loader, logs on. TRL's logging, saving,
-evaluation and gradient checkpointing are off. That a plain transformers loop stands beside them
-tells the trainer's share from the model's.
+evaluation and gradient checkpointing are off; its entropy and accuracy of every token cannot be
+switched off, and its loss_type "chunked_nll" is in 1.16 another name for "nll". A plain transformers
+loop stands beside them, so that the trainer's share can be told from the model's.
 """
 
 from pathlib import Path
@@ -24,9 +25,9 @@ LEARNING_RATE = 1e-4
 WARMUP = 2
 """Steps before the first turn: the first allocates, the second no longer does."""
 
-TOLERANCE = {"float32": 2e-4, "bfloat16": 1e-2}
+TOLERANCE = {"float32": 2e-4, "bfloat16": 1e-3}
 """Largest relative difference of the first losses. float32: sums in another order and, in the second
-step, what AdamW makes of it; bfloat16: 8 bits of mantissa, averaged over thousands of targets."""
+step, what AdamW makes of it; bfloat16: 8 bits of mantissa (4e-3) a target, averaged over thousands."""
 
 
 def run(

@@ -20,10 +20,10 @@ from endonym.core.errors import DataError, MachineError  # noqa: E402
 
 
 class Here:
-    """Turns within this process: two, of each kind that is asked for."""
+    """Turns within this process: one of each kind that is asked for."""
 
     def __init__(self, kinds):
-        self.kinds = [kind for _ in range(2) for kind in kinds]
+        self.kinds = list(kinds)
         self.record = compare.Record(peak_bytes=1)
 
     def ready(self, **facts):

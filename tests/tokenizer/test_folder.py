@@ -201,6 +201,11 @@ def test_a_named_token_that_is_not_marked_special_is_control_all_the_same():
     assert tokenizer.stop_ids == {tokenizer.eos_id, tokenizer.special("<|end|>")}
 
 
+def test_the_turn_end_of_chatml_is_what_its_rendering_says(made):
+    tokens = [token.content for token in made.backend.get_added_tokens_decoder().values()]
+    assert chat.turn_end(chat.CHATML, made.named, tokens) == chat.TURN_END
+
+
 def test_a_chat_template_for_a_base_tokenizer(made):
     state = json.loads(made.backend.to_str())
     base = Tokenizer(Backend.from_str(json.dumps(state)), {"eos_token": "<|endoftext|>"})
@@ -225,9 +230,8 @@ def test_a_real_folder_of_another_house(tmp_path):
 
 
 def test_no_torch_and_no_transformers_for_plain_text():
-    code = (
-        "import sys, endonym.tokenizer.extend, endonym.tokenizer.convert, endonym.data.loader,"
-        "endonym.data.mix, endonym.data.pack; print('torch' in sys.modules, 'transformers' in sys.modules)"
-    )
+    rooms = "data.read data.decontaminate data.loader data.mix tokenizer.extend tokenizer.convert"
+    code = "import sys; " + "".join(f"import endonym.{room}; " for room in rooms.split())
+    code += "print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

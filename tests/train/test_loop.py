@@ -62,14 +62,17 @@ def test_a_step_is_adamw_on_the_mean_loss(tmp_path):
 
 def test_the_split_into_micro_batches_changes_nothing(tmp_path):
     """R5: 4 x 2 rows against 2 x 4, and against all 8; within 1e-6 in float32 (other order of sums)."""
-    ends, losses = {}, {}
+    ends, losses, norms = {}, {}, {}
     for rows in (2, 4, 8, None, 3):
         model, folder = Tiny(dropout=0.0), tmp_path / str(rows)
         loop.train(model, objective, Loader(), settings(), context(folder, rows_per_device=rows))
         ends[rows] = weights(model)
         losses[rows] = [row["loss"] for row in log(folder)]
+        norms[rows] = [row["grad_norm"] for row in log(folder)]
     for rows in (4, 8, None, 3):
         assert losses[rows] == pytest.approx(losses[2], abs=1e-6)
+        # Clipping and Adam forget the gradient's scale, so it is looked at by itself
+        assert norms[rows] == pytest.approx(norms[2], rel=1e-5)
         for name, tensor in ends[rows].items():
             torch.testing.assert_close(tensor, ends[2][name], atol=1e-6, rtol=0)
 
@@ -146,6 +149,12 @@ def test_too_many_in_a_row_end_the_run_with_the_last_good_checkpoint(tmp_path):
             settings(),
             context(tmp_path, checkpoint_seconds=0),
         )
+
+
+def test_bad_steps_with_a_good_one_between_do_not_end_the_run(tmp_path):
+    spoilt = Spoilt(0, 1, 2, 3, 5, 6, 7, 8)
+    figures = loop.train(Tiny(), spoilt, Loader(), settings(), context(tmp_path))
+    assert figures["skipped"] == 8
 
 
 def test_weights_spoilt_from_outside_end_the_run_unsaved(tmp_path):

@@ -1,9 +1,9 @@
 """A text cut into words and sentences, in the way its language is counted.
 
-words: Thai by pythainlp's newmm dictionary segmenter, Korean by eojeol and spaced languages by
-spaces; white space and pieces without a letter or digit are dropped (the usual port of IFEval to
-Thai counts spaces as words). A language written without spaces and without a segmenter here is an
-error, not a guess.
+words: Thai by the newmm dictionary segmenter (nlpo3 with pythainlp's dictionary), Korean by eojeol
+and spaced languages by spaces; white space and pieces without a letter or digit are dropped (the
+usual port of IFEval to Thai counts spaces as words). A language written without spaces and without
+a segmenter here is an error, not a guess.
 
 sentences: lines, and within a line units ended by . ! ? or their full-width, Devanagari and Khmer
 relatives followed by a space or the end. Thai has no full stop: a Thai line is one sentence unless
@@ -45,15 +45,14 @@ def _thai_words(line: str) -> list[str]:
 def _cut(piece: str) -> tuple[str, ...]:
     """A run of Thai as words, remembered: most runs of a corpus come again (a clause, a name).
 
-    newmm-safe is newmm in windows: the same cuts without exponential time on ambiguous runs.
+    nlpo3 is newmm in Rust, about five times faster here with the same dictionary; safe mode works in
+    windows, without exponential time on ambiguous runs.
     """
     if not "\u0e00" <= piece[0] <= "\u0e7f":
         return (piece,)
-    from pythainlp.tokenize import word_tokenize
+    from pythainlp.tokenize.nlpo3 import segment
 
-    return tuple(
-        word_tokenize(piece, engine="newmm-safe", keep_whitespace=True, join_broken_num=False)
-    )
+    return tuple(segment(piece, safe_mode=True))
 
 
 def words(text: str, language: str) -> list[str]:

@@ -50,7 +50,7 @@ def import_model(config: ImportConfig, context: Context, out: Path) -> Outcome:
         for file in folder.glob(pattern):
             shutil.copyfile(file, out / file.name)
     if not (out / "tokenizer.json").is_file():
-        from endonym.tokenizer.convert import from_pieces
+        from endonym.tokenizer.convert import from_folder
 
         if not (folder / "vocab_scores.json").is_file():
             raise DataError(
@@ -59,7 +59,7 @@ def import_model(config: ImportConfig, context: Context, out: Path) -> Outcome:
                 wanted="tokenizer.json (or vocab_scores.json: SentencePiece pieces and scores)",
                 do="save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
             )
-        from_pieces(folder / "vocab_scores.json").save(out)
+        from_folder(folder).save(out)
     words = Tokenizer.load(out)
     model = hf.load(out)
     if words.vocab_size > model.config.vocab_size:

@@ -279,6 +279,8 @@ class Tokenizer:
     def _turn_end(self) -> str | None:
         if self.template is None:
             return None
+        if self.template == chat.CHATML:  # known without the renderer and its second of imports
+            return chat.TURN_END
         return chat.turn_end(self.template, self.named, [token.content for token in self._added])
 
     @cached_property
