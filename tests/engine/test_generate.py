@@ -155,3 +155,11 @@ def test_the_fallback_generates_too(tmp_path):
     model = load(tmp_path)
     done = generate(model, prompts(), GREEDY, STOP, batch=4)
     assert [each.tokens for each in done] == [plain_greedy(model, each) for each in prompts()]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_under_autocast(model, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        done = generate(model, prompts(3), GREEDY, STOP, batch=batch)
+        assert list(stream(model, prompts(3)[1], GREEDY, STOP))
+    assert all(each.tokens for each in done)

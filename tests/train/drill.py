@@ -57,7 +57,9 @@ class Tiny(nn.Module):
 
 
 class Loader:
-    """Eight rows of six tokens, a function of the step; the token after n is 3 n + 1, most often."""
+    """Eight rows of six tokens, a function of the step; after n comes 3 n + 1."""
+
+    identity = "3 n + 1"
 
     def rows(self, step: int) -> Rows:
         generator = torch.Generator().manual_seed(1000 + step)

@@ -43,17 +43,33 @@ def test_one_step_is_the_equation():
     torch.testing.assert_close(weight.weight.data, wanted, atol=1e-6, rtol=0)  # float32
 
 
-def test_clipping_by_hand():
-    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+def test_the_mean_and_clipping_by_hand():
+    parameters = [
+        nn.Parameter(torch.zeros(1)),
+        nn.Parameter(torch.zeros(1)),
+        nn.Parameter(torch.zeros(1)),
+    ]
 
-    def gradients(limit):
-        parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
-        return float(optim.clip(parameters, limit)), [float(p.grad) for p in parameters]
+    def gradients(weight, limit):
+        parameters[0].grad, parameters[1].grad = torch.tensor([6.0]), torch.tensor([8.0])
+        norm = optim.mean_and_clip(parameters, weight, limit)
+        return norm, [float(p.grad) for p in parameters[:2]]
 
-    assert gradients(0) == (5.0, [3.0, 4.0])
-    assert gradients(10) == (5.0, [3.0, 4.0])
-    norm, clipped = gradients(1.0)
+    assert gradients(2.0, 0) == (5.0, [3.0, 4.0])
+    assert gradients(2.0, 10) == (5.0, [3.0, 4.0])
+    norm, clipped = gradients(2.0, 1.0)
     assert norm == 5.0
     assert clipped == pytest.approx([0.6, 0.8], abs=1e-6)  # torch's 1e-6 in the denominator
-    optim.divide(parameters, 2.0)
-    assert [float(p.grad) for p in parameters] == pytest.approx([0.3, 0.4], abs=1e-6)
+    assert optim.mean_and_clip(parameters[2:], 1.0, 1.0) == 0.0
+
+
+def test_clipping_is_torchs():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.zeros(3, 4)) for _ in range(3)] for _ in range(2))
+    for a, b in zip(ours, theirs):
+        a.grad = torch.randn(3, 4, generator=generator) * 7
+        b.grad = a.grad / 7
+    norm = optim.mean_and_clip(ours, 7.0, 0.5)
+    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs, 0.5)), rel=1e-6)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=0)  # float32

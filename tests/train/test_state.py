@@ -44,7 +44,10 @@ def load(folder, notes):
     model = Tiny(seed=7)
     optimizer = optim.adamw(model, learning_rate=1.0)
     kept = state.Checkpoints(
-        folder / "checkpoints", settings().model_dump(mode="json"), loop_environment(), notes
+        folder / "checkpoints",
+        {"config": settings().model_dump(mode="json"), "data": Loader.identity},
+        loop_environment(),
+        notes,
     )
     return kept.load(model, optimizer, folder / "metrics.jsonl"), model, optimizer
 
@@ -144,6 +147,14 @@ def test_a_torn_or_longer_log_is_cut_to_the_checkpoint(damaged, finished):
 def test_other_settings_are_refused(damaged):
     with pytest.raises(StoreError, match="other settings"):
         run(damaged, learning_rate=0.5)
+
+
+def test_other_data_are_refused(damaged):
+    class Other(Loader):
+        identity = "3 n + 2"
+
+    with pytest.raises(StoreError, match="other settings or data"):
+        loop.train(Tiny(), objective, Other(), settings(), context(damaged))
 
 
 def test_another_model_is_refused(finished, tmp_path):

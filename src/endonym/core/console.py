@@ -45,7 +45,7 @@ class Console:
     def note(self, text: str = "", style: str | None = None) -> None:
         """One line for the reader, above any bar."""
         if not self.quiet:
-            self.rich.print(text, style=style)
+            self.rich.print(text, style=style, soft_wrap=True)
 
     def print(self, renderable: object) -> None:
         """A rich renderable (a table, a panel), unless quiet."""

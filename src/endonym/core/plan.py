@@ -102,10 +102,13 @@ def missed(step: Step, steps: dict[str, Step], store: Store) -> str:
         return "never made"
     words = []
     for path, old, new in rows[:2]:
+        field = path.removeprefix("config.")
         if path.startswith("inputs."):
             words.append(f"{path.split('.')[1]} changed")
+        elif isinstance(old, dict | list) or isinstance(new, dict | list):
+            words.append(f"{field} changed")
         else:
-            words.append(f"{path.removeprefix('config.')} {_brief(old)} -> {_brief(new)}")
+            words.append(f"{field} {_brief(old)} -> {_brief(new)}")
     more = f", {len(rows) - 2} more" if len(rows) > 2 else ""
     return ", ".join(dict.fromkeys(words)) + more
 

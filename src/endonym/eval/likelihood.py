@@ -54,13 +54,15 @@ class Bits:
 
 @dataclass(frozen=True)
 class Choice:
-    """One item. scores and bytes: by choice; joint: context and choices were encoded in one piece."""
+    """One item. scores and bytes: by choice; joint: context and choices were encoded in one piece;
+    truncated: the context was too long for the model and lost its beginning, as in lm-eval."""
 
     id: str
     scores: list[float]
     bytes: list[int]
     gold: int
     joint: bool
+    truncated: bool = False
 
     @property
     def chosen(self) -> int:
@@ -147,21 +149,25 @@ def choice_scores(
     one for all. Only the hidden states that predict a choice meet the head.
     """
     window = getattr(model.config, "max_position_embeddings", None)
-    pieces, seams, account, longest = [], [], 0, 1
+    pieces, seams, cut, account, longest = [], [], [], 0, 1
     for item in items:
         if not item.choices:
             raise DataError("an item has no choices to score", where=item.id)
         head, tails, joint = _encode_item(tokenizer, item)
+        room = None if window is None else window - max(map(len, tails))
+        if room is not None and room < 1:
+            raise DataError(
+                "a choice alone fills the model's context",
+                where=item.id,
+                wanted=f"fewer than {window} tokens (max_position_embeddings)",
+                got=max(map(len, tails)),
+                do="leave the item out",
+            )
+        cut.append(room is not None and len(head) > room)
+        if cut[-1]:
+            head = head[len(head) - room :]
         seams.append(joint)
         for tokens, reads in _shared(head, tails, account):
-            if window is not None and len(tokens) > window:
-                raise DataError(
-                    "an item is longer than the model's context",
-                    where=item.id,
-                    wanted=f"at most {window} tokens (max_position_embeddings)",
-                    got=len(tokens),
-                    do="shorten its context, or leave the item out",
-                )
             longest = max(longest, len(tokens))
             pieces.append(_Piece(tokens, reads))
         account += len(item.choices)
@@ -174,8 +180,9 @@ def choice_scores(
             bytes=[len(choice.encode()) for choice in item.choices],
             gold=int(item.answer),
             joint=joint,
+            truncated=truncated,
         )
-        for item, joint in zip(items, seams)
+        for item, joint, truncated in zip(items, seams, cut)
     ]
 
 

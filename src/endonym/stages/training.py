@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from endonym.core.artifact import Artifact
 from endonym.core.context import Context
+from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ def objective(name: str) -> "Callable[[CausalLM, Rows], Loss]":
     """(model, rows) -> Loss for a method that is a function of hidden states, head, labels, weights."""
     from endonym.methods.table import method
 
-    loss = method(name)
+    try:
+        loss = method(name)
+    except LookupError as error:
+        raise RecipeError(str(error), where="objective") from None
 
     def on_rows(model: "CausalLM", rows: "Rows") -> "Loss":
         hidden = model(rows.tokens, positions=rows.positions, segments=rows.segments)

@@ -52,6 +52,9 @@ SAVE_SHARE = 0.05
 
 
 class Loader(Protocol):
+    identity: str
+    """Changes when any row would; a run is not resumed on other data."""
+
     def rows(self, step: int) -> Rows:
         """The rows of a step, a function of the step's number alone."""
 
@@ -65,7 +68,6 @@ class _Step:
     learning_rate: float
     figures: dict[str, float]
     tokens: int
-    flops: float
     skipped: str | None = None
 
 
@@ -81,8 +83,9 @@ def train(
     """Trains `model` in place, from the newest checkpoint in context.scratch if there is one.
 
     Figures: steps, loss (mean of the last twentieth of the steps), loss_first (of the first), tokens,
-    skipped, seconds, tokens_per_second (of this process), precision, parameters, flops of a token,
-    mfu where the device's peak is known, saves, save_seconds (mean), resumed_at (step or None).
+    skipped, seconds, tokens_per_second (of this process), precision, parameters, flops_per_token
+    (without attention), saves, save_seconds (mean), resumed_at (step or None). Where the device's peak
+    is known, timing.jsonl has the MFU of every step.
 
     Errors: RecipeError when max_bad_steps steps in a row are not finite, or when weights are not;
     MachineError when the disk is full; StoreError when no checkpoint is whole; Stopped (a SystemExit
@@ -100,7 +103,7 @@ def train(
     )
     checkpoints = Checkpoints(
         context.scratch / "checkpoints",
-        settings=config.model_dump(mode="json"),
+        settings={"config": config.model_dump(mode="json"), "data": loader.identity},
         environment=_environment(device, dtype),
         note=context.console.note,
     )
@@ -127,7 +130,7 @@ def train(
             here, spent = here + outcome.tokens, spent + seconds
             timing = {"seconds": seconds, "tokens_per_second": outcome.tokens / seconds}
             if limit:
-                timing["mfu"] = outcome.flops / seconds / limit
+                timing["mfu"] = _flops(model, parts) / seconds / limit
             meter.step(_record(step, outcome, progress), {"step": step, **timing})
             shown = {} if outcome.loss is None else {"loss": outcome.loss}
             bar.advance(1, **shown, **{"tok/s": here / spent})
@@ -139,7 +142,9 @@ def train(
                 clock.saved(checkpoints.save(model, optimizer, progress))
                 meter.timing({"step": step, "save_seconds": clock.costs[-1]})
             if stop.signum:
-                raise Stopped(stop.signum, progress.step)
+                break
+        if stop.signum:
+            raise Stopped(stop.signum, progress.step)
     model.eval()
     work, _ = flops_per_token(model)
     return {
@@ -205,15 +210,14 @@ def _one_step(
     total = float(weight)
     learning_rate = schedule.rate(config, step)
     tokens = sum(part.num_tokens for part in parts)
-    outcome = _Step(None, None, learning_rate, {}, tokens, _flops(model, parts, tokens))
+    outcome = _Step(None, None, learning_rate, {}, tokens)
     if total == 0:
         return replace(outcome, skipped="no weight")
     mean = float(value) / total
     if not _finite(mean):
         return replace(outcome, skipped="loss")
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    optim.divide(parameters, total)
-    norm = float(optim.clip(parameters, config.clip))
+    norm = optim.mean_and_clip(parameters, total, config.clip)
     if not _finite(norm):
         return replace(outcome, loss=mean, skipped="gradient")
     for group in optimizer.param_groups:
@@ -275,8 +279,10 @@ def _seed(seed: int, step: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _flops(model: nn.Module, parts: list[Rows], tokens: int) -> float:
+def _flops(model: nn.Module, parts: list[Rows]) -> float:
+    """Operations of a step (train/meter.py)."""
     per_token, per_key = flops_per_token(model)
+    tokens = sum(part.num_tokens for part in parts)
     keys = sum(int((part.positions[part.segments > 0] + 1).sum()) for part in parts)
     return per_token * tokens + per_key * keys
 

@@ -1,4 +1,4 @@
-"""AdamW over a model's parameters, grouped by shape; and the gradient's length, clipped.
+"""AdamW over a model's parameters, grouped by shape; and their gradients, averaged and clipped.
 
     m <- b1 m + (1 - b1) g      v <- b2 v + (1 - b2) g^2
     w <- w - lr (  m^ / (sqrt(v^) + eps)  +  decay w )          arXiv:1711.05101, algorithm 2
@@ -9,6 +9,8 @@ activations. Norms and biases (fewer than two dimensions) and embeddings get non
 touched only when their token appears, and a rare word should not fade between two sightings. A tied
 head is the embedding and gets none either. No paper of ours says which parameters it decays.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -60,19 +62,19 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 
-def divide(parameters: list[Tensor], weight: float) -> None:
-    """Turns gradients of a weighted sum into gradients of the weighted mean, in place."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients:
-        torch._foreach_mul_(gradients, 1.0 / weight)
+def mean_and_clip(parameters: list[Tensor], weight: float, limit: float) -> float:
+    """Turns gradients of a weighted sum into those of the weighted mean, clipped; the mean's norm before.
 
+        g <- g / weight,   n = |g|,   g <- g * min(1, limit / (n + 1e-6))
 
-def clip(parameters: list[Tensor], limit: float) -> Tensor:
-    """The global 2-norm of the gradients before clipping; gradients scaled to `limit` if above it.
-
-    g <- g * min(1, limit / (|g| + 1e-6))       arXiv:1211.5063; the 1e-6 is torch's. limit 0: no clipping.
+    The global 2-norm; arXiv:1211.5063, algorithm 1, the 1e-6 is torch's. limit 0: no clipping. Both
+    factors are applied in one pass. Where n is not finite the gradients are left as they are.
     """
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if limit > 0:
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    norm = float(nn.utils.get_total_norm(gradients)) / weight
+    if math.isfinite(norm):
+        share = min(1.0, limit / (norm + 1e-6)) if limit > 0 else 1.0
+        torch._foreach_mul_(gradients, share / weight)
     return norm

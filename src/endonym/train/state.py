@@ -61,7 +61,7 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one run in one folder.
 
-    settings:    a JSON value that must be the same on resume (the run's config)
+    settings:    a JSON value that must be the same on resume (the run's config and data)
     environment: a JSON value that should be; a difference is noted, since the result is then no
                  longer bitwise that of an uninterrupted run
     """
@@ -151,7 +151,7 @@ class Checkpoints:
     def _compare(self, manifest: dict[str, Any], folder: Path) -> None:
         if manifest["settings"] != json.loads(json.dumps(self._settings)):
             raise StoreError(
-                "the checkpoint belongs to a run with other settings",
+                "the checkpoint belongs to a run with other settings or data",
                 where=folder,
                 wanted=self._settings,
                 got=manifest["settings"],
