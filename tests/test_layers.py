@@ -32,7 +32,13 @@ FLOORS = {
     "cli": 8,
 }
 # Neighbours on one floor that must not know each other.
-APART = [("core", "methods"), ("train", "tasks"), ("train", "engine"), ("train", "synth"), ("data", "engine")]
+APART = [
+    ("core", "methods"),
+    ("train", "tasks"),
+    ("train", "engine"),
+    ("train", "synth"),
+    ("data", "engine"),
+]
 # Importing these must not import torch: --help and a run with nothing to do stay instant.
 LIGHT = ["core", "lang", "tokenizer", "rewards", "data", "tasks", "synth", "stages", "cli"]
 
@@ -71,7 +77,9 @@ def test_imports_run_down(path):
             continue
         assert FLOORS[other] <= FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {module}"
         assert other not in ("stages",) or own == "cli", f"only cli imports stages, not {own}"
-        assert (own, other) not in APART and (other, own) not in APART, f"{own} must not know {other}"
+        assert (own, other) not in APART and (other, own) not in APART, (
+            f"{own} must not know {other}"
+        )
 
 
 def test_the_parts_have_no_circle():
@@ -79,7 +87,9 @@ def test_the_parts_have_no_circle():
 
     graph = {}
     for path in FILES:
-        others = {m.split(".")[1] for m in imports(path) if m.startswith("endonym.") and m.count(".")}
+        others = {
+            m.split(".")[1] for m in imports(path) if m.startswith("endonym.") and m.count(".")
+        }
         graph.setdefault(part(path), set()).update(others - {part(path), "__version__"})
     list(TopologicalSorter(graph).static_order())
 
@@ -91,7 +101,8 @@ def test_there_is_no_drawer():
 
 def test_light_parts_do_not_import_torch():
     modules = [
-        "endonym." + ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        "endonym."
+        + ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
         if part(path) in LIGHT
     ]

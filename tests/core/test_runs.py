@@ -158,7 +158,11 @@ def test_a_folder_without_a_record_is_not_an_artifact(house, tmp_path):
 
 def test_two_makers_of_one_address_exclude_each_other(house):
     store = house[1]
-    with store.making("ab" * 32), pytest.raises(StoreError, match="another run"), store.making("ab" * 32):
+    with (
+        store.making("ab" * 32),
+        pytest.raises(StoreError, match="another run"),
+        store.making("ab" * 32),
+    ):
         pass
     with store.making("ab" * 32):
         pass  # the lock is free again

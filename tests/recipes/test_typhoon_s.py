@@ -60,7 +60,10 @@ def test_addresses_are_the_reviewed_ones(tmp_path):
 
 
 def test_a_changed_rate_changes_only_what_follows(tmp_path):
-    before, after = addresses("tiny", tmp_path), addresses("tiny", tmp_path, ["cpt.learning_rate=1e-3"])
+    before, after = (
+        addresses("tiny", tmp_path),
+        addresses("tiny", tmp_path, ["cpt.learning_rate=1e-3"]),
+    )
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"cpt", "sft", "eval_cpt", "eval_sft"}
 
@@ -124,7 +127,9 @@ def test_a_second_run_executes_nothing_and_imports_no_torch(finished):
     code += "try:\n    app()\nexcept SystemExit as e:\n    assert not e.code\n"
     code += "assert 'torch' not in sys.modules"
     words = list(map(str, run_words(store, "--quiet")))
-    light = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    light = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT
+    )
     assert light.returncode == 0, light.stderr[-2000:]
 
 
@@ -201,7 +206,10 @@ def test_a_damaged_model_stops_the_run_with_one_message(finished):
         (["run", RECIPE, "--scale", "huge"], "no scale 'huge'"),
         (["run", RECIPE, "--scale", "tiny", "--set", "cpt.stepz=3"], "did you mean 'steps'"),
         (["run", RECIPE, "--scale", "tiny", "--set", "base.model=@sft"], "circle"),
-        (["run", RECIPE, "--scale", "tiny", "--set", "text.sources=[{path='nowhere.jsonl'}]"], "missing"),
+        (
+            ["run", RECIPE, "--scale", "tiny", "--set", "text.sources=[{path='nowhere.jsonl'}]"],
+            "missing",
+        ),
         (["chat", "nothing-here"], "no artifact"),
     ],
 )

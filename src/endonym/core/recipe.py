@@ -11,7 +11,8 @@
     [scale.tiny]               the same tables again: they are laid over the ones above
 
 A scale's stage whose `use` differs from the recipe's replaces it whole; otherwise its keys are laid
-over the recipe's, except that a table of references replaces the one below. `drop = ["NAME"]` in a scale removes stages. A recipe says nothing of machines.
+over the recipe's, except that a table of references replaces the one below. `drop = ["NAME"]` in a
+scale removes stages. A recipe says nothing of machines.
 """
 
 import re
@@ -143,11 +144,15 @@ def lay_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             replaces = "use" in value and value["use"] != old.get("use")
-            replaces |= bool(value) and all(references(item) for item in value.values())
+            replaces |= _only_references(value) and _only_references(old)
             merged[key] = value if replaces else lay_over(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _only_references(table: dict[str, Any]) -> bool:
+    return all(isinstance(value, str) and value.startswith("@") for value in table.values())
 
 
 def _read(path: Path) -> dict[str, Any]:

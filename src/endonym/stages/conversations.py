@@ -54,7 +54,7 @@ def _builtin(source: Source) -> Iterator:
             source.language,
             seed=source.seed,
             amount=source.amount,
-            tasks=source.tasks or None,
+            tasks=source.skills(),
             forms=source.forms or almanac.FORMS,
         )
     from endonym.synth import handbook

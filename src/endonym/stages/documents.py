@@ -57,7 +57,7 @@ def _builtin(source: Source) -> Iterator:
             split=source.split or "train",
             seed=source.seed,
             amount=source.amount,
-            tasks=source.tasks or None,
+            tasks=source.skills(),
         )
     from endonym.synth import handbook
 

@@ -9,6 +9,7 @@ from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Stage
+from endonym.stages.sources import skills
 
 
 class ItemSource(Config):
@@ -23,7 +24,9 @@ class ItemSource(Config):
     amount: int | None = Field(default=None, gt=0)
     """At most so many items; the almanac needs it."""
     tasks: list[str] = []
-    """Skills of the almanac; empty: its own choice."""
+    """Skills of the almanac; empty: all that it writes about in the language."""
+    skip: list[str] = []
+    """Skills left out of these."""
     forms: list[str] = []
     """Forms of the almanac: question, choice, constraint, switch; empty: all."""
     seed: int = 0
@@ -82,7 +85,7 @@ def _items(source: ItemSource):
             source.split,
             seed=source.seed,
             amount=source.amount,
-            tasks=source.tasks or None,
+            tasks=skills(source.language, source.tasks, source.skip),
             forms=source.forms or almanac.FORMS,
         )
         return found, {}, almanac.split_statement(source.language)

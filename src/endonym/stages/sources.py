@@ -34,10 +34,16 @@ class Source(Config):
     times: int = Field(default=1, gt=0)
     """How often each row is given: a small source in a large corpus."""
     tasks: list[str] = []
-    """Skills of the almanac; empty: its own choice."""
+    """Skills of the almanac; empty: all that it writes about in the language."""
+    skip: list[str] = []
+    """Skills left out of these."""
     forms: list[str] = []
     """Forms of the almanac's conversations; empty: all."""
     seed: int = 0
+
+    def skills(self) -> list[str]:
+        """The almanac's skills that this source asks for."""
+        return skills(self.language, self.tasks, self.skip)
 
     @property
     def shown(self) -> str:
@@ -50,6 +56,13 @@ class Source(Config):
         digest = hashlib.sha256(row_id.encode()).digest()
         is_test = int.from_bytes(digest[:8], "big") < self.held_out * 2**64
         return is_test == (self.split == "test")
+
+
+def skills(language: str, tasks: list[str], skip: list[str]) -> list[str]:
+    """`tasks`, or all that the almanac writes about in the language, without those in `skip`."""
+    from endonym.synth.almanac import tasks_of
+
+    return [skill for skill in tasks or tasks_of(language) if skill not in skip]
 
 
 class Tally:
