@@ -84,7 +84,7 @@ def test_a_device_or_worker_count_changes_no_address(house):
 
 
 def test_outside_files_count_by_content(house, tmp_path):
-    path, store, context = house
+    _path, store, _context = house
     for name in ("x.txt", "moved.txt"):
         (tmp_path / name).write_text("5\n")
     go(house, sets=[f'a.file="{tmp_path}/x.txt"'])
@@ -119,7 +119,7 @@ def test_why_names_the_fields(house):
 
 
 def test_a_stage_that_fails_leaves_no_artifact_and_loses_nothing(house):
-    path, store, _ = house
+    _path, store, _ = house
     with pytest.raises(RuntimeError):
         go(house, sets=["sum.fail=true"])
     assert [a.record["stage"] for a in store.all()] == ["numbers", "numbers"]
@@ -266,7 +266,7 @@ def test_bad_settings_say_what_is_wrong(house, word, message):
 
 
 def test_scales_lay_over_replace_and_drop(house):
-    path, store, _ = house
+    path, _store, _ = house
     assert recipes.load(path, "big").nodes["a"].settings["values"] == [1, 100]
     assert recipes.load(path, "other").nodes["b"].settings == {"parts": "@a"}
     assert "text" not in recipes.load(path, "small").nodes

@@ -1,5 +1,7 @@
 """A three-stage toy house: numbers, their sum, a text. It counts how often each stage is executed."""
 
+from pathlib import Path
+
 from endonym.core.config import Config, ExternalPath
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
@@ -21,7 +23,7 @@ def numbers(config, context, out):
     executed.append("numbers")
     values = list(config.values)
     if config.file:
-        values += [int(line) for line in open(config.file)]
+        values += [int(line) for line in Path(config.file).read_text().split()]
     (out / "numbers.txt").write_text("\n".join(map(str, values)))
     return Outcome({"count": len(values)}, ["CC0-1.0"])
 

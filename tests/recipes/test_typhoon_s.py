@@ -109,7 +109,7 @@ def finished(tmp_path_factory):
 
 
 def test_the_chain_runs_and_ends_with_a_scoreboard(finished):
-    store, told, _ = finished
+    _store, told, _ = finished
     rows = told["scoreboard"]["rows"]
     assert [row["label"] for row in rows] == ["base", "+CPT", "+SFT"]
     for row in rows:
@@ -120,7 +120,7 @@ def test_the_chain_runs_and_ends_with_a_scoreboard(finished):
 
 
 def test_a_second_run_executes_nothing_and_imports_no_torch(finished):
-    store, told, _ = finished
+    store, _told, _ = finished
     again = command(*run_words(store, "--json"))
     assert json.loads(again.stdout)["executed"] == 0
     code = "import sys; from endonym.cli import app; sys.argv = ['endonym', *sys.argv[1:]]\n"
@@ -171,7 +171,7 @@ def test_chat_answers_lines_from_a_pipe(finished):
 
 
 def test_why_show_audit_and_report(finished):
-    store, told, _ = finished
+    store, _told, _ = finished
     sets = [word for setting in [*SMALL, "cpt.learning_rate=1e-3"] for word in ("--set", setting)]
     why = command("why", RECIPE, "cpt", "--scale", "tiny", "--store", store, *sets, "--json")
     assert json.loads(why.stdout)["differences"] == [

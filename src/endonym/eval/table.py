@@ -9,6 +9,7 @@ Shares are stored as 0..1 with the unit "%" and shown times a hundred. No torch 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -81,8 +82,8 @@ class Scoreboard:
         return choose(values) if values else None
 
     def table(self, title: str | None = None) -> Table:
-        """For the terminal: best value of a column bold, intervals dim, arrows for the better way."""
-        table = Table(title=title, title_justify="left", header_style="bold")
+        """For the terminal: best value of a column bold, half its interval dim, arrows for the better way."""
+        table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         table.add_column("")
         for column in self.columns:
             arrow = "↑" if column.better == "higher" else "↓"
@@ -99,8 +100,8 @@ class Scoreboard:
         is_best = len(self.rows) > 1 and figure.value == self.best(column.key)
         text = Text(shown(figure.value, column.unit), style="bold" if is_best else "")
         if figure.low is not None and figure.high is not None:
-            ends = f"{shown(figure.low, column.unit)}–{shown(figure.high, column.unit)}"
-            text.append(f" {ends}", style="not bold dim")
+            half = (figure.high - figure.low) / 2
+            text.append(f"\n±{shown(half, column.unit)}", style="not bold dim")
         return text
 
 

@@ -125,7 +125,7 @@ def evaluate(
         )
     if words.template is None:
         notes.append("The base model has no chat template, so it was not asked questions.")
-    columns = [vars(_column(key)) for key in figures]
+    columns = [vars(_column(key, config.sampled_at)) for key in figures]
     scores = {
         "columns": columns,
         "figures": {key: vars(figure) for key, figure in figures.items()},
@@ -152,14 +152,14 @@ TITLES = {
 }
 
 
-def _column(key: str) -> Column:
+def _column(key: str, temperature: float) -> Column:
     """What a reader is told of a figure, from its key."""
     from endonym.lang.pack import pack
 
     what, label, *sampled = key.split("_")
     title, better, unit = TITLES[what]
     name = pack(label).name if len(label) <= 3 else label
-    title = title.format(language=name) + (" (sampled)" if sampled else "")
+    title = title.format(language=name) + (f" T={temperature:g}" if sampled else "")
     return Column(key=key, title=title, better=better, unit=unit)
 
 
