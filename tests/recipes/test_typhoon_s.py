@@ -210,7 +210,7 @@ def test_a_damaged_model_stops_the_run_with_one_message(finished):
             ["run", RECIPE, "--scale", "tiny", "--set", "text.sources=[{path='nowhere.jsonl'}]"],
             "missing",
         ),
-        (["chat", "nothing-here"], "no artifact"),
+        (["chat", "nothing-here"], "no store"),
     ],
 )
 def test_bad_commands_end_in_one_message(words, message, tmp_path):
