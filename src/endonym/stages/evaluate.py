@@ -27,7 +27,7 @@ class EvaluateConfig(Config):
     sampled_at: float = Field(default=1.0, ge=0)
     """Temperature at which keeping to the language is measured besides greedy; 0: greedy alone.
     Typhoon's cards give 0.7 and 1.0; the higher one shows more."""
-    samples: int = Field(default=2, ge=0)
+    samples: int = Field(default=1, ge=0)
     """Replies shown in the report, for each skill of each exam."""
     seed: int = 0
 
