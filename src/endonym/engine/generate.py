@@ -7,7 +7,6 @@ import hashlib
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +14,7 @@ import torch
 from endonym.core.errors import DataError
 from endonym.engine.sampler import Sampling, draw, uniforms
 from endonym.model.checkpoint import CausalLM
+from endonym.model.decode import step_of
 
 
 @dataclass
@@ -54,8 +54,7 @@ def generate(
     if not prompts:
         return []
     run = _Run(model, prompts, sampling, frozenset(stop_ids), batch, keys, on_token)
-    packed = getattr(model, "packed", nullcontext)
-    with torch.inference_mode(), packed(run.batch):
+    with torch.inference_mode():
         for _ in run.steps():
             pass
     return run.done
@@ -91,6 +90,8 @@ class _Run:
         # The longest first: prompts of similar length are read together, with little padding.
         self.waiting = deque(sorted(range(len(prompts)), key=lambda index: -len(prompts[index])))
         self.batch = min(batch, len(prompts))
+        self.room = max(len(each) + limit for each, limit in zip(prompts, self.limits))
+        self.step = step_of(model, self.batch, self.room)
         self.cache = None
         # By row of the cache: the prompt under way, on both sides, and its newest token.
         self.rows: list[int | None] = []
@@ -106,17 +107,15 @@ class _Run:
                 yield
                 continue
             if free:
-                self._keep([place for place, row in enumerate(self.rows) if row is not None])
-            hidden = self.model(self.last[:, None], cache=self.cache)
-            self._draw(hidden[:, 0], list(range(len(self.rows))))
+                self._close(free)
+            self._draw(self.step(self.last, self.cache), list(range(len(self.rows))))
             yield
 
     def _read(self, free: list[int]) -> None:
         """Reads waiting prompts into the free rows and draws the first token of each."""
         if self.cache is None or not self.cache.can_refill:
             count = min(self.batch, len(self.waiting))
-            room = max(len(each) + limit for each, limit in zip(self.prompts, self.limits))
-            self.cache = self.model.new_cache(count, room)
+            self.cache = self.model.new_cache(count, self.room)
             self.rows, free = [None] * count, list(range(count))
             self.index = torch.zeros(count, dtype=torch.long, device=self.device)
             self.last = torch.zeros_like(self.index)
@@ -143,7 +142,7 @@ class _Run:
             count = [len(self.done[self.rows[place]].tokens) for place in places]
             count = torch.tensor(count, device=self.device)
             uniform = uniforms(self.sampling.seed, self.keys[self.index[here]], count)
-        tokens, logprobs, raw = draw(self.model.logits(hidden), self.sampling, uniform)
+        tokens, logprobs, raw = draw(self.step.logits(hidden), self.sampling, uniform)
         self.last[here] = tokens
         # One transfer for all that the rows need to know
         drawn = torch.stack([tokens.double(), logprobs.double(), raw.double()]).tolist()
@@ -160,8 +159,12 @@ class _Run:
             if token in self.stop_ids or len(answer.tokens) == self.limits[index]:
                 self.rows[place] = None
 
-    def _keep(self, places: list[int]) -> None:
-        """The batch shrinks to the rows `places`."""
+    def _close(self, free: list[int]) -> None:
+        """The batch shrinks to the rows under way: the last of them move into the free places."""
+        count = len(self.rows) - len(free)
+        under_way = [place for place, row in enumerate(self.rows) if row is not None]
+        last = iter(place for place in under_way if place >= count)
+        places = [next(last) if self.rows[place] is None else place for place in range(count)]
         index = torch.tensor(places, device=self.device)
         self.cache.keep(index)
         self.rows = [self.rows[place] for place in places]

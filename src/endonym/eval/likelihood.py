@@ -55,7 +55,8 @@ class Bits:
 @dataclass(frozen=True)
 class Choice:
     """One item. scores and bytes: by choice; joint: context and choices were encoded in one piece;
-    truncated: the context was too long for the model and lost its beginning, as in lm-eval."""
+    truncated: longer than the model's context, so read in windows that overlap by half (as bits per
+    byte are) and not as a whole."""
 
     id: str
     scores: list[float]
@@ -154,22 +155,17 @@ def choice_scores(
         if not item.choices:
             raise DataError("an item has no choices to score", where=item.id)
         head, tails, joint = _encode_item(tokenizer, item)
-        room = None if window is None else window - max(map(len, tails))
-        if room is not None and room < 1:
-            raise DataError(
-                "a choice alone fills the model's context",
-                where=item.id,
-                wanted=f"fewer than {window} tokens (max_position_embeddings)",
-                got=max(map(len, tails)),
-                do="leave the item out",
-            )
-        cut.append(room is not None and len(head) > room)
-        if cut[-1]:
-            head = head[len(head) - room :]
         seams.append(joint)
-        for tokens, reads in _shared(head, tails, account):
-            longest = max(longest, len(tokens))
-            pieces.append(_Piece(tokens, reads))
+        cut.append(window is not None and len(head) + max(map(len, tails)) > window)
+        if cut[-1]:
+            for k, tail in enumerate(tails):
+                parts = _windows([*head, *tail], len(head), window, account + k)
+                longest = max(longest, *(len(part.tokens) for part in parts))
+                pieces += parts
+        else:
+            for tokens, reads in _shared(head, tails, account):
+                longest = max(longest, len(tokens))
+                pieces.append(_Piece(tokens, reads))
         account += len(item.choices)
     row = longest if window is None else min(window, max(longest, 256))
     sums = iter(_sums(model, pieces, account, row, context, title))
@@ -224,8 +220,9 @@ def _shared(
 
 
 def _windows(tokens: list[int], first: int, window: int, account: int) -> list[_Piece]:
-    """Pieces in which tokens[first:] are each predicted once; overlapping by half."""
-    pieces, done, begin = [], first, 0
+    """Pieces in which tokens[first:] are each predicted once, with window / 2 tokens before it or all."""
+    pieces, done = [], first
+    begin = max(0, min(len(tokens) - 1 - window, first - window // 2))
     while done < len(tokens):
         end = min(begin + window, len(tokens) - 1)  # inputs; the last token is only a label
         reads = [(t - 1 - begin, tokens[t], account) for t in range(done, end + 1)]

@@ -10,8 +10,6 @@ the float32 weights. A model loaded in bfloat16 (hf.load) needs no autocast; tha
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +21,6 @@ from endonym.model.cache import KVCache
 from endonym.model.config import ModelConfig
 from endonym.model.kernels import (
     Documents,
-    Linear,
     attend,
     attend_cached,
     cached_mask,
@@ -51,10 +48,10 @@ class Attention(nn.Module):
         super().__init__()
         width, channels, bias = config.hidden_size, config.head_dim, config.attention_bias
         queries, keys = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = Linear(width, queries * channels, bias=bias)
-        self.k_proj = Linear(width, keys * channels, bias=bias)
-        self.v_proj = Linear(width, keys * channels, bias=bias)
-        self.o_proj = Linear(queries * channels, width, bias=bias)
+        self.q_proj = nn.Linear(width, queries * channels, bias=bias)
+        self.k_proj = nn.Linear(width, keys * channels, bias=bias)
+        self.v_proj = nn.Linear(width, keys * channels, bias=bias)
+        self.o_proj = nn.Linear(queries * channels, width, bias=bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(channels, config.rms_norm_eps)
             self.k_norm = RMSNorm(channels, config.rms_norm_eps)
@@ -84,9 +81,9 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = Linear(width, inner, bias=bias)
-        self.up_proj = Linear(width, inner, bias=bias)
-        self.down_proj = Linear(inner, width, bias=bias)
+        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -140,9 +137,8 @@ class Decoder(nn.Module):
         self.config = config
         self.model = Trunk(config)
         if not config.tie_word_embeddings:
-            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.checkpointing = False
-        self._packed_head: Tensor | None = None
 
     @property
     def head(self) -> Tensor:
@@ -156,32 +152,7 @@ class Decoder(nn.Module):
             # One token: a matrix-vector product takes a quarter of the time of a product of matrices
             # of which one has a single row (CPU, float32, V = 16384, D = 256: 0.6 ms against 2.1).
             return torch.matmul(self.head, hidden.reshape(-1)).view(*hidden.shape[:-1], -1)
-        if self._packed_head is not None and not torch.is_grad_enabled():
-            return torch.ops.mkldnn._linear_pointwise(
-                hidden, self._packed_head, None, "none", [], ""
-            )
         return F.linear(hidden, self.head)
-
-    @contextmanager
-    def packed(self, rows: int) -> Iterator[None]:
-        """Inside, in bfloat16 on a CPU, the matrices are held a second time, ordered for products
-        with few rows (kernels.Linear). For generation; the weights must not change meanwhile."""
-        # In float32 the order brings nothing (measured at 1, 8 and 32 rows).
-        if self.head.dtype != torch.bfloat16 or self.head.device.type != "cpu":
-            yield
-            return
-        order = torch.ops.mkldnn._reorder_linear_weight
-        linears = [each for each in self.model.modules() if isinstance(each, Linear)]
-        with torch.no_grad():
-            for each in linears:
-                each.packed = order(each.weight.detach(), rows)
-            self._packed_head = order(self.head.detach(), rows)
-        try:
-            yield
-        finally:
-            self._packed_head = None
-            for each in linears:
-                each.packed = None
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` sequences of at most `capacity` tokens.
@@ -191,7 +162,7 @@ class Decoder(nn.Module):
         """
         config, weight = self.config, self.model.embed_tokens.weight
         layers, heads = config.num_hidden_layers, config.num_key_value_heads
-        dtype = torch.float32 if weight.device.type == "cpu" else _compute_dtype(weight)
+        dtype = torch.float32 if weight.device.type == "cpu" else compute_dtype(weight)
         return KVCache(layers, rows, capacity, heads, config.head_dim, dtype, weight.device)
 
     def forward(
@@ -218,7 +189,7 @@ class Decoder(nn.Module):
         if positions is None:
             positions = positions_in(tokens, segments if documents else None)
         x = self.model.embed_tokens(tokens)
-        x = x.to(_compute_dtype(x))
+        x = x.to(compute_dtype(x))
         config = self.config
         cos, sin = rotary(positions, config.head_dim, config.rope_theta, x.dtype)
         where = Where(positions, cos, sin, documents, cache)
@@ -247,7 +218,8 @@ def positions_in(tokens: Tensor, segments: Tensor | None) -> Tensor:
     return step - torch.where(new, step, 0).cummax(1).values
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """In which the products of x are computed here: autocast's dtype, else its own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 

@@ -257,16 +257,3 @@ class _RMSNorm(torch.autograd.Function):
             x_grad[here] = (wide * scale).addcmul_(unit, along).mul_(inverse[here])
         x_grad, weight_grad = x_grad.view(x.shape), weight_grad.to(weight.dtype)
         return x_grad, weight_grad, None
-
-
-class Linear(torch.nn.Linear):
-    """nn.Linear that may hold, for inference on a CPU, a second copy of its weight in the order in
-    which the processor's matrix kernels read it: products of a few rows then take about half the
-    time, since they need not reorder the weight at every call."""
-
-    packed: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.packed is None or torch.is_grad_enabled():
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")

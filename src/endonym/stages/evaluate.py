@@ -121,7 +121,7 @@ def evaluate(
                 samples += _samples(pairs, config.samples)
     if truncated:
         notes.append(
-            f"{truncated} choice items were longer than the model's context and lost their beginning."
+            f"{truncated} choice items were longer than the model's context and were read in windows."
         )
     if words.template is None:
         notes.append("The base model has no chat template, so it was not asked questions.")

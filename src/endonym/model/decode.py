@@ -1,0 +1,200 @@
+"""The decoder's forward pass for the case that generation is made of: one more token in each row.
+
+The equation is that of decoder.py, to the last bits (tests/model/test_decode.py). What differs is how
+it is laid out, for on a CPU a step of a small model is mostly the calling of small operations, and
+the reading of weights in an order that few rows do not suit: q, k and v are one product, gate and up
+another, the residual is added within a product, cosines and sines are looked up.
+
+Shapes: B rows, D width, V vocabulary, H query heads, K key/value heads, C channels of a head, S slots
+of the cache.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from endonym.model.cache import KVCache
+from endonym.model.checkpoint import CausalLM
+from endonym.model.decoder import Attention, Block, Decoder, RMSNorm, compute_dtype
+from endonym.model.kernels import cached_mask, rotary
+
+
+class Step(Protocol):
+    """Hidden states out of the newest tokens, and logits out of those."""
+
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states [B, D], after the final norm, of tokens [B] that continue the cache's rows."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[B, V] of hidden states [B, D]."""
+
+
+def step_of(model: CausalLM, rows: int, capacity: int) -> Step:
+    """The fastest step there is for `model` at `rows` rows of at most `capacity` tokens.
+
+    For a Decoder on a CPU, unless there is one row only, the weights are held a second time: they
+    must not change while the step is used, and some six steps pay for the copy. On a GPU, where
+    memory is dearer and the gain was not measured, it is the model's own forward pass.
+    """
+    if isinstance(model, Decoder) and model.head.device.type == "cpu":
+        return PreparedStep(model, rows, capacity)
+    return PlainStep(model)
+
+
+class PlainStep:
+    """A step by the model's own forward pass: for transformers' models, and for ours on a GPU."""
+
+    def __init__(self, model: CausalLM):
+        self.model, self.logits = model, model.logits
+
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        return self.model(tokens[:, None], cache=cache)[:, 0]
+
+
+class PreparedStep:
+    """A Decoder's step by weights that are joined and ordered for `rows` rows, without gradient."""
+
+    @torch.no_grad()
+    def __init__(self, model: Decoder, rows: int, capacity: int):
+        config, self.dtype = model.config, compute_dtype(model.head)
+        self.heads, self.keys = config.num_attention_heads, config.num_key_value_heads
+        self.embedding = model.model.embed_tokens.weight.detach()
+        self.layers = [_Layer(block, rows, self.dtype) for block in model.model.layers]
+        self.norm = _Norm(model.model.norm, self.dtype)
+        self.head = _product([(model.head, None)], rows, self.dtype)
+        # [capacity, 1, C]: with the sign in the sine, x cos + (x with its halves exchanged) sin
+        places = torch.arange(capacity)[None]
+        cos, sin = rotary(places, config.head_dim, config.rope_theta, torch.float32)
+        self.cos, self.sin = torch.cat([cos, cos], 3)[0], torch.cat([-sin, sin], 3)[0]
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        rows, positions, stop = len(tokens), cache.lengths, cache.longest + 1
+        assert stop <= cache.capacity, f"{stop} tokens in a cache of {cache.capacity}"
+        group = self.heads // self.keys
+        with torch.autocast("cpu", enabled=False):
+            x = F.embedding(tokens, self.embedding).to(self.dtype)
+            cos, sin = self.cos[positions], self.sin[positions]
+            slots = torch.arange(rows) * cache.capacity + positions
+            mask = cached_mask(positions[:, None], stop, group, cache.dtype)
+            for number, layer in enumerate(self.layers):
+                qkv = layer.qkv(layer.norm_before(x)).to(cache.dtype)
+                qkv = qkv.view(rows, self.heads + 2 * self.keys, -1)
+                qk = qkv[:, : self.heads + self.keys]
+                if layer.qk_norm is not None:
+                    qk.copy_(layer.qk_norm(qk))
+                exchanged = qk.roll(qk.shape[2] // 2, 2)
+                qk.mul_(cos).addcmul_(exchanged, sin)
+                cache.pairs[number].flatten(0, 1).index_copy_(0, slots, qkv[:, self.heads :])
+                q = qkv[:, : self.heads].unflatten(1, (self.keys, group))
+                out = F.scaled_dot_product_attention(q, *cache.seen(number, stop), attn_mask=mask)
+                x = layer.out(out.reshape(rows, -1).to(self.dtype), onto=x)
+                gate, up = layer.gate_up(layer.norm_after(x)).chunk(2, 1)
+                x = layer.down(F.silu(gate).mul_(up), onto=x)
+            cache.advance(1, None)
+            return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.head(hidden)
+
+
+class _Layer:
+    """The weights of one block."""
+
+    def __init__(self, block: Block, rows: int, dtype: torch.dtype):
+        def joined(*linears: nn.Linear):
+            return _product([(each.weight, each.bias) for each in linears], rows, dtype)
+
+        attention, mlp = block.self_attn, block.mlp
+        self.norm_before = _Norm(block.input_layernorm, dtype)
+        self.qkv = joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qk_norm = _QKNorm(attention) if attention.qk_norm else None
+        self.out = joined(attention.o_proj)
+        self.norm_after = _Norm(block.post_attention_layernorm, dtype)
+        self.gate_up = joined(mlp.gate_proj, mlp.up_proj)
+        self.down = joined(mlp.down_proj)
+
+
+class _Norm:
+    """kernels.rms_norm by torch's own, which takes half the time where no gradient is wanted."""
+
+    def __init__(self, norm: RMSNorm, dtype: torch.dtype):
+        self.weight, self.eps = norm.weight.detach().to(dtype), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class _QKNorm:
+    """The norms of all heads of q and k at once, [B, H + K, C]."""
+
+    def __init__(self, attention: Attention):
+        q, k = attention.q_norm, attention.k_norm
+        heads = [
+            each.out_features // attention.channels for each in (attention.q_proj, attention.k_proj)
+        ]
+        self.weight = torch.cat([q.weight.expand(heads[0], -1), k.weight.expand(heads[1], -1)])
+        self.eps = q.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[2:], None, self.eps) * self.weight
+
+
+# The product x W^T + b of a few rows x with several matrices one under the other. `onto` is added.
+
+
+def _product(parts: list[tuple[Tensor, Tensor | None]], rows: int, dtype: torch.dtype):
+    """The fastest of the three ways below; parts: weight [out, in] and bias [out] or None."""
+    weights = [weight.detach().to(dtype) for weight, _ in parts]
+    biases = [bias if bias is None else bias.detach().to(dtype) for _, bias in parts]
+    if rows == 1:
+        return _OneRow(weights, biases)
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    bias = None if biases[0] is None else torch.cat(biases)
+    if dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        return _Reordered(weight, bias, rows)
+    return _Transposed(weight, bias)
+
+
+class _OneRow:
+    """The weights as they lie: the time is that of reading them, and no copy pays."""
+
+    def __init__(self, weights: list[Tensor], biases: list[Tensor | None]):
+        self.parts = list(zip(weights, biases))
+        self.widths = [len(weight) for weight in weights]
+
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        out = x.new_empty(1, sum(self.widths))
+        for (weight, bias), part in zip(self.parts, out[0].split(self.widths)):
+            if bias is None:
+                torch.mv(weight, x[0], out=part)
+            else:
+                torch.addmv(bias, weight, x[0], out=part)
+        return out if onto is None else out.add_(onto)
+
+
+class _Transposed:
+    """W^T contiguous: products of 2 to 32 rows in float32 take a half to 0.85 of the time."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight.t().contiguous(), bias
+
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        if onto is None:
+            return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        out = torch.addmm(onto, x, self.weight)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class _Reordered:
+    """The order in which oneDNN's kernels read bfloat16: it need not reorder W at every call."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int):
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, rows), bias
+
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return out if onto is None else out.add_(onto)
