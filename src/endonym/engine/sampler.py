@@ -35,20 +35,20 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, T
     decoding draws with probability 1, so its first kind is 0.
     """
     logits = logits.float()
-    at_one = torch.softmax(logits, 1)
+    whole = torch.softmax(logits, 1)
     if sampling.temperature == 0:
         best, tokens = logits.max(1)
-        return tokens, torch.zeros_like(best), at_one.gather(1, tokens[:, None]).squeeze(1).log()
+        return tokens, torch.zeros_like(best), whole.gather(1, tokens[:, None]).squeeze(1).log()
     # log sum_v exp z_v by the most probable token, whose p is never too small for a logarithm. On a
     # CPU torch.logsumexp takes ten times as long.
-    raw = logits.amax(1) - at_one.amax(1).log()
+    raw = logits.amax(1) - whole.amax(1).log()
     scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     names = None
     if sampling.top_k or sampling.top_p < 1:
         # In falling order; `names` says which token stands where.
         count = min(sampling.top_k or scaled.shape[1], scaled.shape[1])
         scaled, names = scaled.topk(count, dim=1)
-    p = at_one if scaled is logits else torch.softmax(scaled, 1)
+    p = whole if scaled is logits else torch.softmax(scaled, 1)
     if sampling.top_p < 1:
         before = p.cumsum(1) - p
         p = torch.where(before < sampling.top_p, p, 0)
@@ -57,10 +57,10 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, T
     place = _invert(p, uniform)
     chosen = p.gather(1, place[:, None]).squeeze(1)
     tokens = place if names is None else names.gather(1, place[:, None]).squeeze(1)
-    plain = logits.gather(1, tokens[:, None]).squeeze(1) - raw
+    at_one = logits.gather(1, tokens[:, None]).squeeze(1) - raw
     if scaled is logits and not sampling.min_p:
-        return tokens, plain, plain
-    return tokens, chosen.log() - p.sum(1).log(), plain
+        return tokens, at_one, at_one
+    return tokens, chosen.log() - p.sum(1).log(), at_one
 
 
 def _invert(p: Tensor, uniform: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Stage
-from endonym.stages.sources import skills
+from endonym.stages.sources import lacks_handbook, skills
 
 
 class ItemSource(Config):
@@ -27,6 +27,8 @@ class ItemSource(Config):
     """Skills of the almanac; empty: all that it writes about in the language."""
     skip: list[str] = []
     """Skills left out of these."""
+    optional: bool = False
+    """Leave the handbook out, at 0 rows in the report, for a language that has none."""
     forms: list[str] = []
     """Forms of the almanac: question, choice, constraint, switch; empty: all."""
     seed: int = 0
@@ -92,6 +94,8 @@ def _items(source: ItemSource):
     if source.builtin == "handbook":
         from endonym.synth import handbook
 
+        if source.optional and lacks_handbook("handbook", source.language):
+            return [], {}, []
         found = handbook.items(source.language, source.split)
         name = f"handbook ({source.language})"
         statement = (

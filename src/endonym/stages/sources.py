@@ -31,6 +31,8 @@ class Source(Config):
     """Of a file: rows whose hash falls into `held_out` are "test", the others "train", "" is all.
     Of a builtin source: its own split ("" is train)."""
     held_out: float = Field(default=0.02, gt=0, lt=1)
+    optional: bool = False
+    """Leave the handbook out, at 0 rows in the report, for a language that has none."""
     times: int = Field(default=1, gt=0)
     """How often each row is given: a small source in a large corpus."""
     tasks: list[str] = []
@@ -63,6 +65,13 @@ def skills(language: str, tasks: list[str], skip: list[str]) -> list[str]:
     from endonym.synth.almanac import tasks_of
 
     return [skill for skill in tasks or tasks_of(language) if skill not in skip]
+
+
+def lacks_handbook(builtin: str, language: str) -> bool:
+    """Whether a source is the handbook of a language in which there is none."""
+    from endonym.synth import handbook
+
+    return builtin == "handbook" and language not in handbook.languages()
 
 
 class Tally:
@@ -117,6 +126,8 @@ def gather(
     prompts = [prompt for exam in without.values() for prompt in _prompts(exam)]
     for number, source in enumerate(sources):
         row_of = tally.of(source)
+        if source.optional and lacks_handbook(source.builtin, source.language):
+            continue
         reading = None
         if source.builtin:
             rows = builtin(source)
