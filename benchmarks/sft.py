@@ -139,6 +139,8 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     class Watched:
         """The loop asks for a step's rows where the step begins."""
 
+        identity = loader.identity
+
         def rows(self, step: int):
             if steps.begun and steps.is_warming_up:
                 log = (scratch / "metrics.jsonl").read_text().splitlines()

@@ -56,6 +56,9 @@ Reference = Annotated[
 ]
 
 
+GO_ON = "stopped; run the same command again to go on"
+
+
 @app.command()
 def run(
     recipe: RecipeFile,
@@ -289,8 +292,12 @@ def main() -> None:
         _print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        print(f"\n{GO_ON}", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as stop:
+        if stop.code in (130, 143):  # a training stage saved its state and stopped
+            print(GO_ON, file=sys.stderr)
+        raise
 
 
 def _print_error(error: EndonymError) -> None:

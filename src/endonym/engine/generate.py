@@ -16,6 +16,10 @@ from endonym.engine.sampler import Sampling, draw, uniforms
 from endonym.model.checkpoint import CausalLM
 from endonym.model.decode import step_of
 
+SIMILAR = 0.7
+"""Prompts are read together if the shortest has this share of the longest's tokens: of 8 to 64 tokens
+32 prompts then cost a third less than in one batch, where nearly half would be padding."""
+
 
 @dataclass
 class Generation:
@@ -112,17 +116,19 @@ class _Run:
             yield
 
     def _read(self, free: list[int]) -> None:
-        """Reads waiting prompts into the free rows and draws the first token of each."""
+        """Reads waiting prompts of similar length into free rows and draws the first token of each."""
         if self.cache is None or not self.cache.can_refill:
             count = min(self.batch, len(self.waiting))
             self.cache = self.model.new_cache(count, self.room)
             self.rows, free = [None] * count, list(range(count))
             self.index = torch.zeros(count, dtype=torch.long, device=self.device)
             self.last = torch.zeros_like(self.index)
-        free = free[: len(self.waiting)]
+        longest = len(self.prompts[self.waiting[0]])
+        if self.cache.can_refill:
+            close = (each for each in self.waiting if len(self.prompts[each]) >= SIMILAR * longest)
+            free = [place for place, _ in zip(free, close)]
         taken = [self.waiting.popleft() for _ in free]
         prompts = [self.prompts[index] for index in taken]
-        longest = max(map(len, prompts))
         tokens = torch.tensor([each + [0] * (longest - len(each)) for each in prompts])
         lengths = torch.tensor([len(each) for each in prompts])
         segments = (torch.arange(longest) < lengths[:, None]).long()
