@@ -99,6 +99,13 @@ def test_given_keys_decide(model):
     assert answers[0] == answers[2] != answers[1]
 
 
+def test_answers_may_have_limits_of_their_own(model):
+    limits = [1 + index % 5 for index in range(13)]
+    done = generate(model, prompts(), GREEDY, STOP, batch=4, limits=limits)
+    wanted = [plain_greedy(model, each, limit) for each, limit in zip(prompts(), limits)]
+    assert [each.tokens for each in done] == wanted
+
+
 def test_stream_and_callback_see_every_token(model):
     seen = {}
     done = generate(

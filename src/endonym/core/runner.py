@@ -140,7 +140,7 @@ def brief(figures: dict[str, Any]) -> str:
     """The figures that are numbers or short words, on one line."""
     words = []
     for name, value in figures.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str) or name == "seconds":
             continue
         shown = f"{value:,}" if isinstance(value, int) else value
         words.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {shown}")

@@ -45,6 +45,7 @@ def generate(
     *,
     batch: int = 32,
     keys: list[int] | None = None,
+    limits: list[int] | None = None,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
     """One Generation for each prompt, in the prompts' order, at most `batch` of them at a time.
@@ -53,11 +54,12 @@ def generate(
     prompt's tokens and, where the same prompt stands several times, how manieth it is: an item draws
     the same numbers whatever else is generated beside it. (Its logits may still differ in the last
     bits with the shape of the batch.)
+    limits: the most tokens of each answer, where they are not all sampling.max_tokens.
     on_token: called with the prompt's index and each token when it is drawn.
     """
     if not prompts:
         return []
-    run = _Run(model, prompts, sampling, frozenset(stop_ids), batch, keys, on_token)
+    run = _Run(model, prompts, sampling, frozenset(stop_ids), batch, keys, limits, on_token)
     with torch.inference_mode():
         for _ in run.steps():
             pass
@@ -68,7 +70,7 @@ def stream(
     model: CausalLM, prompt: list[int], sampling: Sampling, stop_ids: Iterable[int] = ()
 ) -> Iterator[int]:
     """The tokens of one answer as they are drawn, the stop token included."""
-    run = _Run(model, [prompt], sampling, frozenset(stop_ids), 1, None, None)
+    run = _Run(model, [prompt], sampling, frozenset(stop_ids), 1)
     steps = run.steps()
     while True:
         with torch.inference_mode():  # not around the yield: the reader's own code is not ours
@@ -83,11 +85,17 @@ _END = object()
 class _Run:
     """The state of one call: which prompts wait, which are under way in which row, what came out."""
 
-    def __init__(self, model, prompts, sampling, stop_ids, batch, keys, on_token):
+    def __init__(
+        self, model, prompts, sampling, stop_ids, batch, keys=None, limits=None, on_token=None
+    ):
         self.model, self.prompts, self.sampling = model, prompts, sampling
         self.stop_ids, self.on_token = stop_ids, on_token
         self.device = model.head.device
-        self.limits = [_limit(model, index, each, sampling) for index, each in enumerate(prompts)]
+        wanted = limits or [sampling.max_tokens] * len(prompts)
+        self.limits = [
+            _limit(model, index, each, most)
+            for index, (each, most) in enumerate(zip(prompts, wanted, strict=True))
+        ]
         self.done = [Generation() for _ in prompts]
         keys = content_keys(prompts) if keys is None else keys
         self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
@@ -190,13 +198,13 @@ def content_keys(prompts: list[list[int]]) -> list[int]:
     return keys
 
 
-def _limit(model: CausalLM, index: int, prompt: list[int], sampling: Sampling) -> int:
-    """How many tokens prompt number `index` may be answered with."""
+def _limit(model: CausalLM, index: int, prompt: list[int], most: int) -> int:
+    """How many tokens prompt number `index` may be answered with: `most`, if the context has room."""
     if not prompt:
         raise DataError("a prompt is empty", where=f"prompt {index}", wanted="at least one token")
     context = getattr(model.config, "max_position_embeddings", None)
     if context is None:
-        return sampling.max_tokens
+        return most
     if len(prompt) >= context:
         raise DataError(
             "a prompt fills the model's context",
@@ -205,4 +213,4 @@ def _limit(model: CausalLM, index: int, prompt: list[int], sampling: Sampling) -
             got=len(prompt),
             do="shorten the prompt",
         )
-    return min(sampling.max_tokens, context - len(prompt))
+    return min(most, context - len(prompt))

@@ -45,9 +45,16 @@ class Rows:
         return self._each(lambda part: part.to(device, non_blocking=True))
 
     def split(self, rows: int) -> "list[Rows]":
-        """Micro-batches of at most `rows` rows, in order."""
+        """Micro-batches of at most `rows` rows, in order, each without the columns that are padding
+        in all of its rows (down to a multiple of 8)."""
         assert rows > 0, f"a micro-batch of {rows} rows"
-        return [self._each(lambda part, i=i: part[i : i + rows]) for i in range(0, len(self), rows)]
+        columns = torch.arange(1, self.tokens.shape[1] + 1, device=self.segments.device)
+        ends = ((self.segments > 0) * columns).amax(1).split(rows)
+        widths = [max(8, -(-int(end.max()) // 8) * 8) for end in ends]
+        return [
+            self._each(lambda part, i=i, width=width: part[i : i + rows, :width])
+            for i, width in zip(range(0, len(self), rows), widths)
+        ]
 
     def _each(self, change) -> "Rows":
         return replace(

@@ -119,13 +119,18 @@ class _Layer:
 
 
 class _Norm:
-    """kernels.rms_norm by torch's own, which takes half the time where no gradient is wanted."""
+    """kernels.rms_norm in fewer calls: x w sqrt(D) / sqrt( |x|^2 + D eps )."""
 
     def __init__(self, norm: RMSNorm, dtype: torch.dtype):
-        self.weight, self.eps = norm.weight.detach().to(dtype), norm.eps
+        width = len(norm.weight)
+        self.weight = norm.weight.detach().float() * width**0.5
+        self.eps, self.dtype = torch.tensor(width * norm.eps), dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        x = x.float()
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = torch.addcmul(self.eps, length, length).rsqrt_()
+        return (x * inverse).mul_(self.weight).to(self.dtype)
 
 
 class _QKNorm:
@@ -164,15 +169,14 @@ class _OneRow:
 
     def __init__(self, weights: list[Tensor], biases: list[Tensor | None]):
         self.parts = list(zip(weights, biases))
-        self.widths = [len(weight) for weight in weights]
 
     def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        out = x.new_empty(1, sum(self.widths))
-        for (weight, bias), part in zip(self.parts, out[0].split(self.widths)):
-            if bias is None:
-                torch.mv(weight, x[0], out=part)
-            else:
-                torch.addmv(bias, weight, x[0], out=part)
+        x = x[0]
+        found = [
+            torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
+            for weight, bias in self.parts
+        ]
+        out = (found[0] if len(found) == 1 else torch.cat(found))[None]
         return out if onto is None else out.add_(onto)
 
 

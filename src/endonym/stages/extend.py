@@ -43,9 +43,9 @@ def extend(
     result.save(out)
     figures = {
         "vocab_size": result.tokenizer.vocab_size,
-        **result.figures,
         "bytes_per_token_before": density(old, text),
         "bytes_per_token": density(result.tokenizer, text),
+        **{k: v for k, v in result.figures.items() if not k.startswith("bytes_per_token")},
     }
     return Outcome(figures, [*base.record["licences"], *licences(text)])
 
