@@ -1,10 +1,17 @@
-"""Greedy answers from the same weights to the same prompts of unequal length, a fixed number of tokens.
+"""Greedy answers from the same weights to the same prompts of unequal length; time includes reading
+the prompts.
 
-Nothing stops early, so every arm draws batch x NEW_TOKENS tokens; time includes reading the prompts.
+Even: every answer has NEW_TOKENS tokens, and there are as many prompts as rows in the batch. Uneven:
+four times as many prompts as rows, each with a length at which its answer ends, drawn once from 1 to
+NEW_TOKENS with equal chance, the same for all arms. transformers ends rows by a stopping criterion and
+goes on with the batch until its longest answer ends; only the tokens of answers count.
+
 Endonym's engine also gives the log-probability of every token, which transformers is not asked for.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from benchmarks import material
@@ -13,6 +20,8 @@ from benchmarks.turns import Turns
 from endonym.core.errors import DataError
 
 BATCHES = (1, 8, 32)
+UNEVEN = 8
+"""Rows of the batch whose answers end apart."""
 NEW_TOKENS = 64
 
 TOLERANCE = {"float32": 0.99, "bfloat16": 0.0}
@@ -29,13 +38,16 @@ def run(
     words = material.tokenizer(shape.vocab_size)
     words.save(folder)
     parameters = material.save_model(shape, folder, lively=True)
-    prompts = material.prompts(words, max(batches))
+    prompts = material.prompts(words, max(*batches, 4 * UNEVEN))
+    lengths = Random(0)
+    ends = [lengths.randint(1, new_tokens) for _ in range(4 * UNEVEN)]
+    cases = {str(size): Case(size, [new_tokens] * size) for size in batches}
+    cases["uneven"] = Case(UNEVEN, ends)
     spec = {
         "folder": str(folder),
         "precision": precision,
         "prompts": prompts,
-        "batches": list(batches),
-        "new_tokens": new_tokens,
+        "cases": {key: asdict(case) for key, case in cases.items()},
     }
     arms = [Arm("Endonym", "benchmarks.generation:endonym", spec)]
     if peers:
@@ -44,18 +56,20 @@ def run(
             for kind in ("dynamic", "static")
         ]
     # A turn at batch 1 is short: several answers, so that the clock's grain does not count.
-    turns = [{"key": str(size), "times": 4 if size == 1 else 1} for size in batches]
+    turns = [{"key": key, "times": 4 if case.batch == 1 else 1} for key, case in cases.items()]
     records = compare(arms, turns, repeats=repeats, threads=threads, note=note)
     ours = records[arms[0].name]
     rows = []
     for turn in turns:
         key = turn["key"]
-        tokens = int(key) * new_tokens * turn["times"]
+        case = cases[key]
+        tokens = sum(case.ends) * turn["times"]
         for arm in arms:
             one = records[arm.name]
             rows.append(
                 {
-                    "batch": int(key),
+                    "batch": case.batch,
+                    "answers": f"{len(case.ends)} of {_range(case.ends)} tokens",
                     "arm": arm.name,
                     "tokens_per_cpu_second": spread([tokens / cpu for cpu in one.cpu[key]]),
                     "tokens_per_second": spread([tokens / wall for wall in one.wall[key]]),
@@ -63,10 +77,10 @@ def run(
                     "wall_ratio": ratios(ours.wall[key], one.wall[key]),
                     "peak_bytes": one.peak_bytes,
                     "peak_ratio": one.peak_bytes / ours.peak_bytes,
-                    **agreement(ours.ready["answers"][key], one.ready["answers"][key]),
+                    **agreement(ours.ready["answers"][key], one.ready["answers"][key], case.ends),
                 }
             )
-    same_work(rows, new_tokens, TOLERANCE[precision])
+    same_work(rows, TOLERANCE[precision])
     return {
         "shape": shape.name,
         "parameters": parameters,
@@ -82,25 +96,40 @@ def run(
     }
 
 
-def agreement(ours: list[list[int]], theirs: list[list[int]]) -> dict[str, Any]:
-    """Share of equal tokens, place by place, and of wholly equal answers; tokens of the shortest."""
+@dataclass(frozen=True)
+class Case:
+    """Rows at a time, and the number of tokens after which each prompt's answer ends."""
+
+    batch: int
+    ends: list[int]
+
+
+def _range(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def agreement(ours: list[list[int]], theirs: list[list[int]], ends: list[int]) -> dict[str, Any]:
+    """Share of equal tokens, place by place, and of wholly equal answers; whether all have the
+    lengths asked for."""
     pairs = [(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other)]
     return {
         "equal_tokens": sum(a == b for a, b in pairs) / max(len(pairs), 1),
         "equal_answers": sum(one == other for one, other in zip(ours, theirs)) / len(ours),
-        "shortest_answer": min(map(len, theirs)),
+        "has_all_tokens": [len(each) for each in theirs] == ends,
     }
 
 
-def same_work(rows: list[dict[str, Any]], new_tokens: int, least: float) -> None:
-    """DataError unless every arm drew as many tokens, and in float32 the same ones."""
+def same_work(rows: list[dict[str, Any]], least: float) -> None:
+    """DataError unless every arm drew the tokens asked for, and in float32 the same ones."""
     for row in rows:
-        if row["shortest_answer"] != new_tokens or row["equal_tokens"] < least:
+        if not row["has_all_tokens"] or row["equal_tokens"] < least:
             raise DataError(
                 "the arms do different work, so their speeds cannot be compared",
                 where=f"batch {row['batch']}, {row['arm']}",
-                wanted=f"{new_tokens} tokens an answer, {least:.0%} of them equal to Endonym's",
-                got=f"{row['shortest_answer']} tokens, {row['equal_tokens']:.1%} equal",
+                wanted=f"answers of the lengths asked for, {least:.0%} of their tokens Endonym's",
+                got=f"{'those' if row['has_all_tokens'] else 'other'} lengths, "
+                f"{row['equal_tokens']:.1%} equal",
             )
 
 
@@ -115,10 +144,11 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     from endonym.model import hf
 
     model = hf.load(spec["folder"], dtype=getattr(torch, spec["precision"]))
-    sampling = Sampling(temperature=0.0, max_tokens=spec["new_tokens"])
+    sampling = Sampling(temperature=0.0)
 
-    def answers(size: int) -> list[list[int]]:
-        done = generate(model, spec["prompts"][:size], sampling, batch=size)
+    def answers(batch: int, ends: list[int]) -> list[list[int]]:
+        prompts = spec["prompts"][: len(ends)]
+        done = generate(model, prompts, sampling, batch=batch, limits=ends)
         return [each.tokens for each in done]
 
     _take_turns(answers, spec, turns)
@@ -127,36 +157,48 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
 def hf(spec: dict[str, Any], turns: Turns) -> None:
     """transformers' generate on prompts padded on the left, as its guide says."""
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteriaList
 
     dtype = getattr(torch, spec["precision"])
     model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=dtype).eval()
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=spec["new_tokens"],
-        min_new_tokens=spec["new_tokens"],
-        use_cache=True,
-        cache_implementation="static" if spec["cache"] == "static" else None,
-        pad_token_id=0,
-    )
 
-    @torch.inference_mode()
-    def answers(size: int) -> list[list[int]]:
-        prompts = spec["prompts"][:size]
+    def some(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(each)) + each for each in prompts])
         mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        return out[:, longest:].tolist()
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max(ends),
+            use_cache=True,
+            cache_implementation="static" if spec["cache"] == "static" else None,
+            pad_token_id=0,
+        )
+        stop = torch.tensor(ends) + longest
+        criteria = [] if min(ends) == max(ends) else [lambda ids, _: ids.shape[1] >= stop]
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            stopping_criteria=StoppingCriteriaList(criteria),
+        )
+        return [row[:end] for row, end in zip(out[:, longest:].tolist(), ends)]
+
+    @torch.inference_mode()
+    def answers(batch: int, ends: list[int]) -> list[list[int]]:
+        prompts, done = spec["prompts"], []
+        for start in range(0, len(ends), batch):
+            here = slice(start, min(start + batch, len(ends)))
+            done += some(prompts[here], ends[here])
+        return done
 
     _take_turns(answers, spec, turns)
 
 
 def _take_turns(answers, spec: dict[str, Any], turns: Turns) -> None:
-    """The first answers of each batch size are the warm-up, and what arms are compared by."""
-    turns.ready(answers={str(size): answers(size) for size in spec["batches"]})
+    """The first answers of each case are the warm-up, and what arms are compared by."""
+    turns.ready(answers={key: answers(**case) for key, case in spec["cases"].items()})
     while True:
         turn = turns.wait()
         for _ in range(turn["times"]):
-            answers(int(turn["key"]))
+            answers(**spec["cases"][turn["key"]])
         turns.done()

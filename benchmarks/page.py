@@ -90,12 +90,14 @@ def _sft(each: dict[str, Any]) -> str:
 def _generation(each: dict[str, Any]) -> str:
     lengths = each["prompt_tokens"]
     note = (
-        f"Greedy, {each['new_tokens']} new tokens an answer, prompts of {min(lengths)} to {max(lengths)} "
-        f"tokens; the answers hold {each['distinct_tokens']} different tokens. Equal: tokens that are "
-        "Endonym's, place by place."
+        f"Greedy, prompts of {min(lengths)} to {max(lengths)} tokens; the answers hold "
+        f"{each['distinct_tokens']} different tokens. Where answers end apart, Endonym gives a row that "
+        "is free to the next prompt, and transformers' batch goes on until its longest answer ends; "
+        "tokens of answers alone count. Equal: tokens that are Endonym's, place by place."
     )
     heads = [
         "batch",
+        "answers",
         "arm",
         "tokens per CPU-s",
         "CPU ratio",
@@ -107,6 +109,7 @@ def _generation(each: dict[str, Any]) -> str:
     rows = [
         [
             str(row["batch"]),
+            row["answers"],
             row["arm"],
             _speed(row, "tokens_per_cpu_second"),
             _ratio(row, "cpu_ratio"),

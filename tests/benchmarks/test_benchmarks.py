@@ -76,10 +76,11 @@ def test_own_arms_run_and_are_told(part, in_process, capsys, tmp_path):
         assert result[part][0]["difference"] < 1e-5
         assert len(rows[0]["losses"]) == sft.WARMUP
     else:
-        assert [row["batch"] for row in rows] == list(generation.BATCHES)
-        # 64 tokens an answer, four answers a turn at batch 1.
+        assert [row["batch"] for row in rows] == [*generation.BATCHES, generation.UNEVEN]
+        # 64 tokens an answer, four answers a turn at batch 1; then 32 answers of 1 to 64 tokens.
         speeds = [row["tokens_per_cpu_second"]["median"] for row in rows]
-        assert speeds == [64 * 4, 64 * 8, 64 * 32]
+        assert speeds[:3] == [64 * 4, 64 * 8, 64 * 32]
+        assert 32 * 20 < speeds[3] < 32 * 45 and all(row["has_all_tokens"] for row in rows)
     table = (tmp_path / "out" / "benchmarks.md").read_text()
     assert all(row["arm"] in table for row in rows)
     assert result["machine"]["versions"]["torch"] in table
@@ -119,14 +120,16 @@ def test_other_losses_are_refused():
 
 
 def test_other_answers_are_refused():
-    told = generation.agreement([[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 6, 0, 0]])
-    assert told == {"equal_tokens": 0.75, "equal_answers": 0.5, "shortest_answer": 4}
+    ours, theirs = [[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 6, 0, 0]]
+    told = generation.agreement(ours, theirs, [4, 4])
+    assert told == {"equal_tokens": 0.75, "equal_answers": 0.5, "has_all_tokens": True}
     row = {"batch": 2, "arm": "b", **told}
-    generation.same_work([row], 4, 0.7)
+    generation.same_work([row], 0.7)
     with pytest.raises(DataError, match=r"75\.0% equal"):
-        generation.same_work([row], 4, 0.8)
+        generation.same_work([row], 0.8)
+    short = generation.agreement(ours, theirs, [4, 5])
     with pytest.raises(DataError, match="different work"):
-        generation.same_work([row], 5, 0.0)
+        generation.same_work([{**row, **short}], 0.0)
 
 
 TOY = """

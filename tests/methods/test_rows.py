@@ -24,6 +24,17 @@ def test_split_keeps_order_and_everything():
         assert torch.equal(whole, getattr(rows(), name))
 
 
+def test_split_leaves_common_padding_out():
+    ends = [13, 9, 3, 0, 24]
+    segments = (torch.arange(24) < torch.tensor(ends)[:, None]).long()
+    numbers = torch.arange(5 * 24).view(5, 24)
+    whole = Rows(numbers, numbers, segments.float(), segments, numbers)
+    parts = whole.split(2)
+    assert [part.tokens.shape for part in parts] == [(2, 16), (2, 8), (1, 24)]
+    assert sum(part.num_tokens for part in parts) == whole.num_tokens == sum(ends)
+    assert torch.equal(parts[1].tokens, numbers[2:4, :8])
+
+
 def test_parts_of_unequal_shape_are_refused():
     with pytest.raises(AssertionError, match="differ in shape"):
         Rows(*[torch.zeros(2, 3)] * 4, torch.zeros(2, 4))

@@ -1,9 +1,6 @@
 """From a context to the device, threads and seed that torch works with."""
 
-import ctypes
-import platform
 from dataclasses import replace
-from functools import cache
 
 import torch
 
@@ -12,12 +9,10 @@ from endonym.core.errors import MachineError
 
 
 def place(context: Context) -> torch.device:
-    """The device that the context asks for ("auto": a GPU if there is one), threads set, and freed
-    memory kept for reuse (keep_freed_memory).
+    """The device that the context asks for ("auto": a GPU if there is one), threads set.
 
     MachineError if it asks for a GPU that torch cannot see.
     """
-    keep_freed_memory()
     if context.threads is not None:
         torch.set_num_threads(context.threads)
     wanted = context.device
@@ -37,22 +32,3 @@ def place(context: Context) -> torch.device:
 def settled(context: Context) -> Context:
     """The context with "auto" replaced by the device that it means here."""
     return replace(context, device=str(place(context)))
-
-
-@cache
-def keep_freed_memory() -> bool:
-    """Whether this process now keeps the memory of freed tensors for the next ones.
-
-    As it comes, glibc gives every large block back to the system when it is freed, and the next
-    step's tensors are zeroed and mapped anew, page by page. With the thresholds of mallopt(3) raised
-    the process stays at its peak instead of going down between steps. Other C libraries have no such
-    settings: there nothing is done, which costs time only.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    settings = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_THRESHOLD: 2**30, _TOP_PAD: 2**26}
-    return all([mallopt(name, value) for name, value in settings.items()])
-
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # their numbers in malloc.h
