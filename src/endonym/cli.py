@@ -56,6 +56,12 @@ Reference = Annotated[
 ]
 
 
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
 GO_ON = "stopped; run the same command again to go on"
 
 
@@ -69,10 +75,16 @@ def run(
     data: Data = None,
     device: Device = "auto",
     threads: Threads = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes that prepare data.")] = 1,
-    rows_per_device: Annotated[
-        int | None, typer.Option("--rows-per-device", help="Rows of one forward pass.")
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads that encode text. Changes no address.")
     ] = None,
+    rows_per_device: Annotated[
+        int | None,
+        typer.Option("--rows-per-device", help="Rows of one forward pass. Changes no address."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no network for anything.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,6 +96,8 @@ def run(
     from endonym.stages.table import stage
 
     context = _context(device, threads, workers, rows_per_device, data, quiet)
+    if offline:
+        os.environ.update(OFFLINE)
     loaded = recipes.load(recipe, scale, sets)
     opened = Store(store)
     done = run_recipe(loaded, opened, stage, context, until)
@@ -259,7 +273,7 @@ def report(
             do=f"endonym run {recipe}" + (f" --scale {scale}" if scale else ""),
         )
     done = {name: Done(step, step.found, True) for name, step in steps.items()}
-    context = _context("auto", None, 1, None, data, False)
+    context = _context("auto", None, None, None, data, False)
     typer.echo(summary.summarise(loaded, opened, done, context, sys.argv[1:]).page)
 
 
@@ -278,7 +292,7 @@ def chat(
     from endonym.engine.sampler import Sampling
     from endonym.serve.terminal import chat as talk
 
-    context = _context(device, threads, 1, None, None, False)
+    context = _context(device, threads, None, None, None, False)
     talk(folder, context, Sampling(temperature=temperature, max_tokens=max_tokens), system=system)
 
 
@@ -313,7 +327,7 @@ def _print_error(error: EndonymError) -> None:
 def _context(
     device: str,
     threads: int | None,
-    workers: int,
+    workers: int | None,
     rows_per_device: int | None,
     data: list[Path] | None,
     quiet: bool,
@@ -323,6 +337,8 @@ def _context(
 
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
+    if workers is not None:
+        os.environ["RAYON_NUM_THREADS"] = str(workers)
     return Context(
         device=device,
         threads=threads,

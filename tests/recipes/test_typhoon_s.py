@@ -217,3 +217,20 @@ def test_bad_commands_end_in_one_message(words, message, tmp_path):
     bad = command(*words, "--store", tmp_path / "store")
     assert bad.returncode != 0 and "Traceback" not in bad.stderr
     assert message in " ".join(bad.stderr.split())
+
+
+def test_the_paper_scale_is_the_published_setting():
+    """train_sft.sh of the authors' release: lr 2e-5 cosine, warm-up 0.05, 2 epochs, 16,384, 32 rows."""
+    from endonym.stages.sft import SftConfig
+
+    paper = recipes.load(RECIPE, "paper")
+    assert list(paper.nodes) == ["exam", "base", "dialogues", "eval_base", "sft", "eval_sft"]
+    settings = {k: v for k, v in paper.nodes["sft"].settings.items() if k not in ("model", "data")}
+    config = SftConfig.read(settings)
+    assert (config.learning_rate, config.schedule, config.warmup, config.epochs) == (2e-5, "cosine", 0.05, 2)
+    assert (config.row_length, config.rows_per_step, config.packed) == (16384, 32, True)
+
+
+def test_every_scale_loads():
+    for scale in recipes.scales_of(RECIPE):
+        assert recipes.load(RECIPE, scale).report.rows

@@ -12,7 +12,7 @@ class Context:
 
     device:             "cpu", "cuda" or "cuda:N"
     threads:            compute threads of one process; None leaves the library's choice
-    workers:            processes that prepare data
+    workers:            threads that encode text; None leaves the tokenizer library's choice
     rows_per_device:    rows of one forward pass; None lets the stage choose. Gradient accumulation
                         makes up the rest, so it changes speed and memory, not the result's address
     checkpoint_seconds: how often a training stage saves its state
@@ -22,7 +22,7 @@ class Context:
 
     device: str = "cpu"
     threads: int | None = None
-    workers: int = 1
+    workers: int | None = None
     rows_per_device: int | None = None
     checkpoint_seconds: float = 20.0
     scratch: Path = Path(".")
