@@ -190,7 +190,7 @@ def _samples(pairs: list[tuple["Item", "Reply"]], number: int) -> list[dict[str,
                     "id": item.id,
                     "prompt": item.messages[-1]["content"],
                     "language": item.language,
-                    "expected": item.answer,
+                    "expected": item.choices[int(item.answer)] if item.choices else item.answer,
                     "reply": {"text": reply.text, "ok": reply.score == 1.0, "reason": reply.reason},
                 }
             )
