@@ -227,7 +227,12 @@ def test_the_paper_scale_is_the_published_setting():
     assert list(paper.nodes) == ["exam", "base", "dialogues", "eval_base", "sft", "eval_sft"]
     settings = {k: v for k, v in paper.nodes["sft"].settings.items() if k not in ("model", "data")}
     config = SftConfig.read(settings)
-    assert (config.learning_rate, config.schedule, config.warmup, config.epochs) == (2e-5, "cosine", 0.05, 2)
+    assert (config.learning_rate, config.schedule, config.warmup, config.epochs) == (
+        2e-5,
+        "cosine",
+        0.05,
+        2,
+    )
     assert (config.row_length, config.rows_per_step, config.packed) == (16384, 32, True)
 
 

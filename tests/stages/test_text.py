@@ -133,3 +133,16 @@ def test_a_source_that_says_nothing_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="how many"):
         config = DocumentsConfig(sources=[Source(builtin="almanac", language="th")])
         documents(config, CONTEXT, made(tmp_path, "2"), without={})
+
+
+def test_questions_join_into_conversations_of_several_turns(tmp_path):
+    sizes, content = {}, {}
+    for turns in (1, 3):
+        out = made(tmp_path, str(turns))
+        source = Source(builtin="almanac", language="th", amount=20, turns=turns)
+        conversations(ConversationsConfig(sources=[source]), CONTEXT, out, without={})
+        rows = list(read_table(out / "conversations.parquet", Conversation))
+        sizes[turns] = [len(row.messages) // 2 for row in rows]
+        content[turns] = [message for row in rows for message in row.messages]
+    assert sizes == {1: [1] * 20, 3: [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 1]}  # 18, then 1 and the last
+    assert content[1] == content[3]

@@ -1,6 +1,8 @@
 """Conversations to imitate, out of generated tasks, the handbook, or files of TRL's row types."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from pydantic import Field
@@ -50,16 +52,27 @@ def _builtin(source: Source) -> Iterator:
 
         if source.amount is None:
             raise RecipeError("the almanac needs to know how many rows", wanted="amount = 2000")
-        return almanac.conversations(
+        rows = almanac.conversations(
             source.language,
             seed=source.seed,
             amount=source.amount,
             tasks=source.skills(),
             forms=source.forms or almanac.FORMS,
         )
+        return joined(rows, source.turns)
     from endonym.synth import handbook
 
     return iter(handbook.conversations(source.language))
+
+
+def joined(rows: Iterator, most: int) -> Iterator:
+    """Rows put together into conversations of 1, 2 ... `most`, 1, 2 ... of them, none left over."""
+    for number in cycle(range(1, most + 1)):
+        group = list(islice(rows, number))
+        if not group:
+            return
+        messages = [message for row in group for message in row.messages]
+        yield replace(group[0], messages=messages)
 
 
 STAGE = Stage(

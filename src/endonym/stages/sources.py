@@ -35,6 +35,8 @@ class Source(Config):
     """Leave the handbook out, at 0 rows in the report, for a language that has none."""
     times: int = Field(default=1, gt=0)
     """How often each row is given: a small source in a large corpus."""
+    turns: int = Field(default=1, gt=0)
+    """Of the almanac's conversations: 1, 2 ... up to so many questions each, in turn."""
     tasks: list[str] = []
     """Skills of the almanac; empty: all that it writes about in the language."""
     skip: list[str] = []
