@@ -22,10 +22,10 @@ CASES = {
         ("7M", "bfloat16", 1),
         ("7M", "float32", 1),
         ("7M", "bfloat16", 2),
-        ("30M", "bfloat16", 1),
     ],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
 }
+LARGE = {"sft": [("30M", "bfloat16", 1)], "generation": [("30M", "bfloat16", 1)]}
 QUICK = {"sft": [("7M", "bfloat16", 1)], "generation": [("7M", "float32", 1)]}
 TINY = {"sft": [("tiny", "float32", 1)], "generation": [("tiny", "float32", 1)]}
 
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", metavar="sft|generation", help="default: both")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="one case a part, at most 2 rounds")
+    parser.add_argument("--large", action="store_true", help="30M parameters: half an hour")
     parser.add_argument("--tiny", action="store_true", help="a toy shape: does it run at all?")
     parser.add_argument("--without-peers", action="store_true", help="Endonym's own arms only")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
@@ -66,7 +67,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     parts = given.parts or list(PARTS)
     if not given.without_peers:
         require_peers(["transformers", "trl"] if "sft" in parts else ["transformers"])
-    cases = TINY if given.tiny else QUICK if given.quick else CASES
+    cases = TINY if given.tiny else QUICK if given.quick else LARGE if given.large else CASES
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats
     result: dict[str, Any] = {"machine": machine.describe()}
     for part in parts:
