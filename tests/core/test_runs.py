@@ -212,7 +212,7 @@ def test_killed_between_writing_and_record_leaves_nothing(tmp_path):
     assert kills >= 4
     assert child("never") == 0
     assert len(list((tmp_path / "store" / "artifacts").iterdir())) == 4
-    assert list((tmp_path / "store" / "work").iterdir()) == []
+    assert list((tmp_path / "store" / "making").iterdir()) == []
 
 
 def test_atomic_write_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):

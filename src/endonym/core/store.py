@@ -1,11 +1,11 @@
 """The store: finished artifacts by address, unfinished work beside them, never one for the other.
 
     ROOT/artifacts/STAGE-ADDRESS/    finished: renamed into place in one step, record included
-    ROOT/work/ADDRESS/               unfinished: a stage's output so far and its checkpoints
+    ROOT/making/ADDRESS/             unfinished: a stage's output so far and its checkpoints
     ROOT/runs/RECIPE-SCALE/          what a recipe's names stand for now: links and the report
     ROOT/digests.json                sha256 of outside files by path, size and time of change
 
-A stage writes into work/. When it is done every file is flushed and hashed, the record is written,
+A stage writes into making/. When it is done every file is flushed and hashed, the record is written,
 and the folder is renamed: a kill at any moment leaves either nothing or a whole artifact. One lock an
 address (held by the process, so it goes with it) keeps two runs from making the same thing at once.
 """
@@ -42,7 +42,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         try:
-            for name in ("artifacts", "work", "runs"):
+            for name in ("artifacts", "making", "runs"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise machine_error(error, root) from error
@@ -81,7 +81,7 @@ class Store:
     @contextmanager
     def making(self, address: str) -> Iterator[Path]:
         """The work folder of an address, held by this process alone. StoreError if another holds it."""
-        work = self.root / "work" / address[:SHOWN]
+        work = self.root / "making" / address[:SHOWN]
         work.mkdir(parents=True, exist_ok=True)
         lock = work / "lock"
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -120,7 +120,7 @@ class Store:
 
     def clear_work(self, address: str) -> None:
         """Drop the unfinished work of an address that has been published."""
-        shutil.rmtree(self.root / "work" / address[:SHOWN], ignore_errors=True)
+        shutil.rmtree(self.root / "making" / address[:SHOWN], ignore_errors=True)
 
     def by_prefix(self, prefix: str) -> list[Artifact]:
         """Artifacts whose address, or folder name, begins with `prefix`."""
