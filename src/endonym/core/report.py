@@ -71,6 +71,7 @@ def write_report(path: Path, run: dict[str, Any]) -> None:
         samples: list of {prompt, language, expected,
             replies: [{label, text, ok: True | False | None (not judged), reason}]}
         splits: [str], sentences on how data were kept apart
+        made_from: [str], what the result was made of; left out: every stage without inputs
         data: list of {source, language, rows, licence, quarantined, dropped}
         costs: {"seconds", "tokens", "flops", any other: number}
         chat: str, the command

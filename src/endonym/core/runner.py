@@ -8,6 +8,7 @@ checkpoint.
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,10 +120,18 @@ def environment(context: Context) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
-        "device": context.device,
+        "device": _device(context),
         "threads": context.threads or os.cpu_count(),
         "versions": versions,
     }
+
+
+def _device(context: Context) -> str:
+    """The device's name; "auto" as torch, if this stage used it, understood it."""
+    torch = sys.modules.get("torch")
+    if context.device != "cpu" and torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name(None if context.device == "auto" else context.device)
+    return "cpu" if context.device == "auto" else context.device
 
 
 def processor() -> str:

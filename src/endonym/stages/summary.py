@@ -161,6 +161,7 @@ def description(
         "scoreboard": in_units(board, notes) if board else None,
         "samples": _samples(recipe, done),
         "splits": _splits(done),
+        "made_from": _made_from(recipe, done),
         "data": _data(done),
         "costs": {
             "seconds": sum(stage["seconds"] for stage in stages),
@@ -210,6 +211,28 @@ def _samples(recipe: Recipe, done: dict[str, Done]) -> list[dict[str, Any]]:
             )
             one["replies"].append({"label": done[name].step.node.label, **sample["reply"]})
     return list(shown.values())
+
+
+def _made_from(recipe: Recipe, done: dict[str, Done]) -> list[str]:
+    """Labels of the stages without inputs that the model to chat with descends from.
+
+    What a stage was only filtered by (`without`) is no source of it.
+    """
+    queue, seen = [recipe.report.chat], set()
+    sources = []
+    while queue:
+        name = queue.pop(0)
+        if name in seen or name not in done:
+            continue
+        seen.add(name)
+        given = {k: v for k, v in done[name].step.inputs.items() if k != "without"}
+        parents = [
+            ref for v in given.values() for ref in (v.values() if isinstance(v, dict) else [v])
+        ]
+        queue += parents
+        if not parents:
+            sources.append(done[name].step.node.label)
+    return sources
 
 
 def _splits(done: dict[str, Done]) -> list[str]:
