@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def summarise(
     board, notes = scoreboard(recipe, done)
     chat = ""
     if recipe.report.chat in done:
-        chat = f"endonym chat {folder.name}/{recipe.report.chat}"
+        chat = f"{_program()} chat {folder.name}/{recipe.report.chat}"
         if store.root != Path("store"):
             chat += f" --store {shlex.quote(str(store.root))}"
     run = description(recipe, done, board, notes, chat, command)
@@ -89,6 +91,12 @@ def summarise(
             "chat": chat or None,
         },
     )
+
+
+def _program() -> str:
+    """How this reader can call the command again: by name, or by the path they called it by."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "endonym" and not shutil.which("endonym") else "endonym"
 
 
 def scoreboard(recipe: Recipe, done: dict[str, Done]) -> tuple[Scoreboard | None, list[str]]:
