@@ -31,6 +31,10 @@ Sets = Annotated[
         "--set", metavar="A.B=VALUE", help="Change a setting: cpt.steps=500, vars.language=ko."
     ),
 ]
+RunName = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the run; default RECIPE-SCALE. Changes no address."),
+]
 StoreRoot = Annotated[
     Path, typer.Option("--store", envvar="ENDONYM_STORE", help="Where artifacts are kept.")
 ]
@@ -71,6 +75,7 @@ def run(
     scale: Scale = None,
     sets: Sets = None,
     until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    name: RunName = None,
     store: StoreRoot = Path("store"),
     data: Data = None,
     device: Device = "auto",
@@ -98,7 +103,7 @@ def run(
     context = _context(device, threads, workers, rows_per_device, data, quiet)
     if offline:
         os.environ.update(OFFLINE)
-    loaded = recipes.load(recipe, scale, sets)
+    loaded = recipes.load(recipe, scale, sets, name)
     opened = Store(store)
     done = run_recipe(loaded, opened, stage, context, until)
     told = summary.summarise(loaded, opened, done, context, sys.argv[1:])
@@ -251,6 +256,7 @@ def report(
     recipe: RecipeFile,
     scale: Scale = None,
     sets: Sets = None,
+    name: RunName = None,
     store: StoreRoot = Path("store"),
     data: Data = None,
 ) -> None:
@@ -262,7 +268,7 @@ def report(
     from endonym.stages import summary
     from endonym.stages.table import stage
 
-    loaded, opened = recipes.load(recipe, scale, sets), Store(store)
+    loaded, opened = recipes.load(recipe, scale, sets, name), Store(store)
     steps = plans.plan(loaded, opened, stage, tuple(data or ()))
     missing = [name for name, step in steps.items() if step.found is None]
     if missing:

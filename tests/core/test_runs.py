@@ -279,3 +279,11 @@ def test_a_record_is_readable_json_with_what_a_reader_needs(house):
     assert {"stage", "version", "config", "inputs", "files", "licences", "figures"} <= set(record)
     assert set(record["inputs"]["parts"]) == {"left", "right"}
     assert record["files"]["total.txt"]["bytes"] == 2
+
+
+def test_runs_of_two_names_stand_side_by_side(house):
+    path, store, context = house
+    run(recipes.load(path), store, toy.lookup, context)
+    done = run(recipes.load(path, sets=["sum.times=2"], run="twice"), store, toy.lookup, context)
+    links = {p.parent.name: p.resolve() for p in (store.root / "runs").glob("*/sum")}
+    assert links["twice"] == done["sum"].artifact.path.resolve() != links["toy-default"]

@@ -17,7 +17,7 @@ scale removes stages. A recipe says nothing of machines.
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class Recipe:
     nodes: dict[str, Node]
     report: ReportConfig
     path: Path
-    sets: list[str] = field(default_factory=list)
+    run: str
+    """The name of its runs: the recipe's and the scale's, unless told otherwise."""
 
     def needed_for(self, target: str | None) -> list[Node]:
         """The nodes that `target` needs, itself included (all, if None), in order."""
@@ -82,8 +83,13 @@ class Recipe:
         return [node for name, node in self.nodes.items() if name in wanted]
 
 
-def load(path: Path, scale: str | None = None, sets: list[str] | None = None) -> Recipe:
-    """The recipe in a TOML file, a scale laid over it, then each `a.b=value` of `sets`."""
+def load(
+    path: Path, scale: str | None = None, sets: list[str] | None = None, run: str | None = None
+) -> Recipe:
+    """The recipe in a TOML file, a scale laid over it, then each `a.b=value` of `sets`.
+
+    run: the name of its runs; a name apart lets two variants of a recipe stand side by side.
+    """
     document = _read(path)
     scales = document.pop("scale", {})
     if scale is not None:
@@ -118,7 +124,7 @@ def load(path: Path, scale: str | None = None, sets: list[str] | None = None) ->
         nodes=_in_order(nodes, path),
         report=report,
         path=path,
-        sets=list(sets or []),
+        run=run or f"{path.stem}-{scale or 'default'}",
     )
 
 

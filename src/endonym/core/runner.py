@@ -183,4 +183,4 @@ def _link(link: Path, target: Path) -> None:
 
 def run_folder(recipe: Recipe, store: Store) -> Path:
     """The folder of a run: links by stage name, report.html, scoreboard.json."""
-    return store.root / "runs" / f"{recipe.name}-{recipe.scale}"
+    return store.root / "runs" / recipe.run
