@@ -36,7 +36,7 @@ def test_there_and_back_through_json():
 def test_the_table_shows_values_intervals_and_what_is_not_there():
     text = rendered(BOARD)
     assert "2.25" in text and "±0.150" in text and "0.010" in text
-    assert "10.0" in text and "±7.5" in text and "↓ bits/byte" in text and "↑ %" in text
+    assert "10.0" in text and "±7.5" in text and "↓ bits / byte" in text and "↑ %" in text
     assert any(line.split()[-1:] == ["–"] for line in text.splitlines() if "+ CPT" in line)
 
 

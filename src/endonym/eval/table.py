@@ -87,8 +87,10 @@ class Scoreboard:
         table.add_column("")
         for column in self.columns:
             arrow = "↑" if column.better == "higher" else "↓"
-            unit = f" {column.unit}" if column.unit else ""
-            table.add_column(f"{column.title}\n[dim]{arrow}{unit}[/dim]", justify="right", overflow="fold")
+            unit = " " + column.unit.replace("/", " / ") if column.unit else ""  # may fold there
+            table.add_column(
+                f"{column.title}\n[dim]{arrow}{unit}[/dim]", justify="right", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(row.label, *(self._cell(row, column) for column in self.columns))
         return table
