@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,14 @@ def test_runs_of_two_names_stand_side_by_side(house):
     done = run(recipes.load(path, sets=["sum.times=2"], run="twice"), store, toy.lookup, context)
     links = {p.parent.name: p.resolve() for p in (store.root / "runs").glob("*/sum")}
     assert links["twice"] == done["sum"].artifact.path.resolve() != links["toy-default"]
+
+
+@pytest.mark.parametrize(("number", "raised"), [(28, MachineError), (2, FileNotFoundError)])
+def test_only_trouble_with_the_disk_is_told_as_such(house, monkeypatch, number, raised):
+    def broken(config, context, out):
+        raise OSError(number, "said by the system")
+
+    spoilt = replace(toy.STAGES["numbers"], function=broken)
+    monkeypatch.setitem(toy.STAGES, "numbers", spoilt)
+    with pytest.raises(raised, match="said by the system"):
+        go(house)

@@ -3,7 +3,6 @@
 Everything goes to stderr; stdout is kept for a command's answer, so that `--json` is one object.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,7 +116,3 @@ class _Lines:
             f"  {self._description} {self._done:.0f}/{self._total:.0f} {self._unit}"
             f"  {_short(rate)} {self._unit}/s  {left:.0f} s left  {shown}"
         )
-
-
-def is_terminal() -> bool:
-    return sys.stderr.isatty()

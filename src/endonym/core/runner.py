@@ -5,6 +5,7 @@ made now. Whatever is finished stays finished; a kill costs at most the work sin
 checkpoint.
 """
 
+import errno
 import os
 import platform
 import shutil
@@ -23,6 +24,8 @@ from endonym.core.errors import EndonymError
 from endonym.core.plan import Lookup, Step, missed, plan, with_located_paths
 from endonym.core.recipe import Recipe
 from endonym.core.store import SHOWN, Store
+
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,8 @@ def make(
         if finished is not None:
             return finished, True
         out = work / "out"
-        shutil.rmtree(
-            out, ignore_errors=True
-        )  # a stage resumes from its scratch, never from half an output
+        # A stage resumes from its scratch, never from half an output.
+        shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         scratch = work / "scratch"
         resumed = scratch.exists()  # then `seconds` is the last attempt's time, not the whole
@@ -80,6 +82,8 @@ def make(
                 with_located_paths(step.config, context.data), context.at(scratch), out, inputs
             )
         except OSError as error:
+            if error.errno not in DISK_TROUBLE:
+                raise  # a fault of ours: its own words and place are worth more
             raise _in_stage(machine_error(error, out), step) from error
         except EndonymError as error:
             raise _in_stage(error, step) from error

@@ -28,7 +28,6 @@ class Told:
     chat: str
     executed: int
     reused: int
-    seconds: float
     as_json: dict[str, Any]
 
     def show(self, console: Console) -> None:
@@ -70,7 +69,6 @@ def summarise(
         chat=chat,
         executed=executed,
         reused=len(done) - executed,
-        seconds=sum(one.artifact.record["seconds"] for one in done.values()),
         as_json={
             "recipe": recipe.name,
             "scale": recipe.scale,

@@ -53,14 +53,15 @@ def density(
     words: "Tokenizer", documents: dict[str, Artifact], characters: int = 2_000_000
 ) -> float:
     """UTF-8 bytes per token, a corpus ratio, over the first `characters` of the documents."""
+    from endonym.tokenizer.extend import bytes_per_token
+
     sample, size = [], 0
     for text in Texts(documents):
         sample.append(text)
         size += len(text)
         if size >= characters:
             break
-    tokens = sum(len(ids) for ids in words.encode_batch(sample, literal=True))
-    return sum(len(text.encode()) for text in sample) / max(tokens, 1)
+    return bytes_per_token(words, sample)
 
 
 def licences(documents: dict[str, Artifact]) -> list[str]:
