@@ -22,7 +22,7 @@ bench: $(VENV)/.ready-bench
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
-	@sh tools/setup.sh "$(PYTHON)" "$(VENV)" "."
+	@sh tools/setup.sh "$(PYTHON)" "$(VENV)" ".[th,ko]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -1,10 +1,9 @@
-"""The command `endonym`: run, plan, why, show, report, audit, chat.
+"""The command `endonym`: run, plan, why, show, report, audit, chat, tokenizer, new-language.
 
 Answers go to stdout (with --json: one object), everything else to stderr. Nothing heavy is imported
 before a command needs it, so that --help answers at once.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from endonym.cli import language, tokenizer
+from endonym.cli.options import AsJson, print_json
 from endonym.core.errors import EndonymError, RecipeError, StoreError
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make an open base model a language's own: one recipe, every step kept.",
 )
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command("new-language")(language.new_language)
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/typhoon_s.toml")
@@ -44,7 +47,6 @@ Data = Annotated[
         "--data", envvar="ENDONYM_DATA", help="A folder that relative data paths are looked up in."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Changes no address.")
@@ -108,7 +110,7 @@ def run(
     done = run_recipe(loaded, opened, stage, context, until)
     told = summary.summarise(loaded, opened, done, context, sys.argv[1:])
     if as_json:
-        _print_json(told.as_json)
+        print_json(told.as_json)
     else:
         told.show(context.console)
 
@@ -148,7 +150,7 @@ def plan(
             }
             for name, step in steps.items()
         ]
-        return _print_json({"stages": rows})
+        return print_json({"stages": rows})
     table = Table("stage", "use", "address", "state")
     for name, step in steps.items():
         state = "[green]stands[/]" if step.found else f"to run: {reasons[name]}"
@@ -182,7 +184,7 @@ def why(
     step = steps[name]
     nearest, rows = (step.found, []) if step.found else plans.why(step, opened)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "stage": name,
                 "address": step.address,
@@ -214,7 +216,7 @@ def show(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = Fal
 
     artifact = _resolve(ref, store)
     if as_json:
-        return _print_json({"path": str(artifact.path), **artifact.record})
+        return print_json({"path": str(artifact.path), **artifact.record})
     console = Console()
     console.print(
         f"[bold]{artifact.path.name}[/]  {artifact.kind}, made {artifact.record['created']}"
@@ -237,7 +239,7 @@ def audit(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = Fa
 
     result = walk(_resolve(ref, store), Store(store))
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     console = Console()
     for row in result["artifacts"]:
         console.print(
@@ -384,11 +386,3 @@ def _resolve(ref: str, root: Path) -> Any:
         wanted="a folder with a record.json, an address, or RECIPE-SCALE/STAGE",
         got=f"known: {', '.join(runs) or 'no runs yet'}",
     )
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-if __name__ == "__main__":
-    main()

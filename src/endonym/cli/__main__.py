@@ -1,0 +1,5 @@
+"""python -m endonym.cli"""
+
+from endonym.cli import main
+
+main()

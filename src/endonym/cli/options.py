@@ -1,0 +1,13 @@
+"""What commands share: options with one meaning everywhere, and how JSON is printed."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def print_json(value: Any) -> None:
+    """One object on stdout, non-ASCII letters as they are."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
