@@ -7,7 +7,7 @@ from endonym.core.errors import DataError, RecipeError
 from endonym.methods.nll import nll
 from endonym.model.config import ModelConfig
 from endonym.model.hf import load, new, save
-from endonym.surgery.vocab import grow_rows
+from endonym.surgery.vocab import grow_rows, nearest, rows_for
 
 PIECES = {11: [0, 1, 2, 3], 12: [5], 13: [4, 4, 6]}
 
@@ -93,7 +93,7 @@ def test_other_initialisations_and_padding():
     assert not torch.equal(random[11:], grow_rows(model(False), {}, 16, seed=2).head[11:])
     assert torch.equal(random[:11], old)
     assert (grow_rows(model(False), PIECES, 16, init="zero").head[11:] == 0).all()
-    with pytest.raises(RecipeError, match="mean or random or zero"):
+    with pytest.raises(RecipeError, match="mean or overlap or covariance"):
         grow_rows(model(False), PIECES, 14, init="median")
 
 
@@ -104,8 +104,58 @@ def test_padded_rows_are_used_first():
     assert torch.equal(grown.head[9], old.head[:2].mean(0))
 
 
+def test_a_dropped_tokens_row_is_given_away_and_still_counts_as_a_piece():
+    # Ids 3 and 4 were dropped: 3 becomes a token of pieces 1 and 4, 4 one of piece 3, as they were.
+    old, grown = model(False), grow_rows(model(False), {3: [1, 4], 4: [3]}, 11)
+    for before, after in [
+        (old.head, grown.head),
+        (old.model.embed_tokens.weight, grown.model.embed_tokens.weight),
+    ]:
+        assert torch.equal(after[3], before[[1, 4]].mean(0)) and torch.equal(after[4], before[3])
+        kept = [0, 1, 2, *range(5, 11)]
+        assert torch.equal(after[kept], before[kept])
+
+
+def test_covariance_draws_stand_about_the_mean_row_with_the_covariance_of_the_old_rows():
+    old = model(False).head.detach()
+    old.mul_(torch.linspace(1, 50, 16))  # columns of unlike spread
+    lm = model(False)
+    lm.lm_head.weight.data.copy_(old)
+    drawn = (grow_rows(lm, {}, 11 + 4000, init="covariance").head[11:] - old.mean(0)) / 1e-9**0.5
+    assert drawn.mean(0).abs().max() < 0.1 * old.std(0).max()
+    torch.testing.assert_close(
+        torch.cov(drawn.T), torch.cov(old.T), rtol=0.2, atol=0.1 * old.var(0).max().item()
+    )
+
+
+def test_normal_draws_are_those_of_a_fresh_model():
+    drawn = grow_rows(model(False), {}, 11 + 4000, init="normal").head[11:]
+    assert abs(drawn.mean()) < 1e-3 and abs(drawn.std() - 0.02) < 1e-3
+
+
+def test_the_table_is_padded_to_a_multiple_and_never_shrinks():
+    assert rows_for(32_011, 32_064) == 32_064  # phi-3: the padding that is there is used
+    assert rows_for(64_001, 32_064, 64) == 64_064
+    assert rows_for(11, 11) == 11
+
+
+def test_the_nearest_token_shares_most_bytes():
+    old = {
+        0: b"ba",
+        1: "กา".encode(),
+        2: "กาง".encode(),
+        3: "ขา".encode(),
+        4: b"\x00",
+        5: "กา".encode(),
+    }
+    found = nearest(old, {9: "กางเกง".encode(), 10: "กา".encode(), 11: b"zz", 12: b"bat"})
+    assert found == {9: [2], 10: [1], 11: [], 12: [0]}, (
+        "equals go to the lower id, strangers to none"
+    )
+
+
 @pytest.mark.parametrize(
-    "pieces, size", [({20: [1]}, 14), ({11: [11]}, 14), ({11: [99]}, 14), ({}, 10)]
+    "pieces, size", [({20: [1]}, 14), ({11: [11]}, 14), ({11: [-1]}, 14), ({}, 10)]
 )
 def test_what_cannot_be(pieces, size):
     with pytest.raises(DataError):
