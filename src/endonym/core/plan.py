@@ -188,7 +188,7 @@ def _reference(node: Node, name: str, slot: Slot, ref: Any, steps: dict[str, Ste
             got=repr(ref),
         )
     source = steps[ref[1:]]
-    if source.stage.kind != slot.kind:
+    if source.stage.kind not in slot.kind.split(" or "):
         raise RecipeError(
             "an input is of the wrong kind",
             where=f"{node.where}.{name}",

@@ -7,6 +7,8 @@
     label = "+CPT"             how a reader calls it (optional)
     model = "@base"            a slot of the stage: a reference, a list of them, or a table of them
     steps = 700                everything else: the stage's settings
+    [stages."cpt_${seed}"]     one stage for each value of a word (each combination, of several words)
+    each = { seed = [0, 1, 2] }
     [report]                   what the scoreboard shows
     [scale.tiny]               the same tables again: they are laid over the ones above
 
@@ -17,8 +19,11 @@ scale removes stages. A recipe says nothing of machines.
 
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +33,39 @@ from endonym.core.errors import RecipeError
 TOP_KEYS = ("title", "vars", "stages", "report", "scale", "drop")
 
 
-class ReportConfig(Config):
-    """What the end of a run shows."""
+class Board(Config):
+    """One scoreboard."""
 
+    title: str = ""
     rows: list[str] = []
-    """Names of evaluation stages, in order; their labels name the scoreboard's rows."""
+    """Names of evaluation stages, in order; their labels name the scoreboard's rows. A name with a *
+    means every stage that it fits; those with one label (seeds of one thing) are one row: their mean,
+    from the lowest to the highest."""
     columns: list[str] = []
-    """Keys of the figures to show; empty: all that the first row has."""
+    """Keys of the figures to show; empty: all that the rows have."""
+
+
+class Curves(Config):
+    """Loss curves laid over one another."""
+
+    title: str = ""
+    lines: list[str] = []
+    """Names of training stages, patterns as above; a line is the mean of the runs of one label."""
+
+
+class ReportConfig(Board):
+    """What the end of a run shows: a scoreboard, and further ones below it."""
+
+    boards: list[Board] = []
+    curves: list[Curves] = []
     chat: str = ""
     """The model stage that the reader is invited to chat with."""
+
+    def named(self) -> list[str]:
+        """Every name or pattern of a stage in it."""
+        boards = [name for board in (self, *self.boards) for name in board.rows]
+        lines = [name for curves in self.curves for name in curves.lines]
+        return [*boards, *lines, *([self.chat] if self.chat else [])]
 
 
 @dataclass(frozen=True)
@@ -103,14 +132,15 @@ def load(
     for name in document.pop("drop", []):
         document["stages"].pop(name, None)
     words = document.get("vars", {})
+    document["stages"] = _each(document.get("stages", {}), words, path)
     document = _substitute(document, words, str(path))
     nodes = {
         name: _node(name, table, f"{path}: stages.{name}")
         for name, table in document.get("stages", {}).items()
     }
     report = ReportConfig.read(document.get("report", {}), f"{path}: report")
-    for name in [*report.rows, *([report.chat] if report.chat else [])]:
-        if name not in nodes:
+    for name in report.named():
+        if not fitting(name, nodes):
             raise RecipeError(
                 f"the report names a stage {name!r} that the recipe does not have",
                 where=f"{path}: report",
@@ -126,6 +156,23 @@ def load(
         path=path,
         run=run or f"{path.stem}-{scale or 'default'}",
     )
+
+
+def fitting(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that a pattern fits, in their order; a pattern without * fits itself alone."""
+    return [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+
+
+def by_label(patterns: Iterable[str], nodes: Mapping[str, Node]) -> dict[str, list[str]]:
+    """Label -> the names that the patterns fit under it; a name without * stands alone."""
+    found: dict[str, list[str]] = {}
+    for pattern in patterns:
+        group: dict[str, list[str]] = {}
+        for name in fitting(pattern, nodes):
+            group.setdefault(nodes[name].label, []).append(name)
+        for label, names in group.items():
+            found[label if label not in found else f"{label} ({names[0]})"] = names
+    return found
 
 
 def scales_of(path: Path) -> list[str]:
@@ -184,6 +231,31 @@ def _node(name: str, table: Any, where: str) -> Node:
         raise RecipeError('a stage is a table with a key `use = "..."`', where=where, got=table)
     settings = {key: value for key, value in table.items() if key not in ("use", "label")}
     return Node(name, table["use"], table.get("label", name), settings, where)
+
+
+def _each(stages: dict[str, Any], words: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The stages, those with a table `each` written out once for every combination of its values."""
+    found: dict[str, Any] = {}
+    for name, table in stages.items():
+        if not isinstance(table, dict) or "each" not in table:
+            found[name] = table
+            continue
+        where = f"{path}: stages.{name}.each"
+        lists = _substitute(table["each"], words, where)
+        if not isinstance(lists, dict) or not all(isinstance(v, list) for v in lists.values()):
+            raise RecipeError("`each` is a table of lists", where=where, got=lists)
+        rest = {key: value for key, value in table.items() if key != "each"}
+        for values in product(*lists.values()):
+            local = words | dict(zip(lists, values))
+            one = _substitute(name, local, where)
+            if one in found or one in stages:
+                raise RecipeError(
+                    f"two stages would be called {one!r}",
+                    where=where,
+                    do="put every word of `each` into the stage's name, as ${word}",
+                )
+            found[one] = _substitute(rest, local, where)
+    return found
 
 
 def _in_order(nodes: dict[str, Node], path: Path) -> dict[str, Node]:

@@ -16,36 +16,14 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
-from textwrap import wrap
 from typing import Any
 
+from endonym.core import charts
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import DataError
 from endonym.core.lineage import lineage
 
 MAX_POINTS = 400  # of one loss curve; more cannot be told apart at the width of a page
-
-# Colours of the page, (light, dark). SVG attributes carry the light one; the style sheet replaces
-# each by its dark partner, which works where CSS variables in SVG attributes do not.
-PALETTE = {
-    "ink": ("#1b1f24", "#e8eaed"),
-    "muted": ("#59626e", "#a3acb8"),
-    "grid": ("#e1e5ea", "#343a42"),
-    "accent": ("#0b5cad", "#74b7f5"),
-    "band": ("#c4dbf2", "#1d4265"),
-    "second": ("#a3540f", "#eda468"),
-}
-# Kinds of artifact in the lineage, in order of first appearance; a ninth kind starts over.
-KIND_COLOURS = (
-    ("#0b5cad", "#74b7f5"),
-    ("#a3540f", "#eda468"),
-    ("#1c7a4f", "#6fcf9d"),
-    ("#8a3ba8", "#cf94e6"),
-    ("#a8323e", "#f0919a"),
-    ("#0f7580", "#68ccd6"),
-    ("#766100", "#d8c05a"),
-    ("#5b6470", "#aab3be"),
-)
 
 
 def write_report(path: Path, run: dict[str, Any]) -> None:
@@ -67,7 +45,11 @@ def write_report(path: Path, run: dict[str, Any]) -> None:
         scoreboard: {
             columns: [{key, title, better: "higher" | "lower" | None, unit}]
             rows: [{label, figures: {key: {value, low, high, n}}}]     low..high: 95 % interval
+            title: str
             notes: [str] }         values are shown as given, in the column's unit
+        boards: further scoreboards, shown below the first
+        comparisons: list of {title, lines: [{label, metrics: [paths]}]}: loss curves in one chart, a
+            line the mean of its runs
         samples: list of {prompt, language, expected,
             replies: [{label, text, ok: True | False | None (not judged), reason}]}
         splits: [str], sentences on how data were kept apart
@@ -95,7 +77,7 @@ def render(run: dict[str, Any]) -> str:
                 f"the run has no {key!r}", where="write_report: run", got=f"keys {sorted(run)}"
             )
     # Autoescape is on whatever the template is called: every value is text. The one exception is
-    # Markup, which only _svg makes, out of a chart whose own texts vl-convert has escaped.
+    # Markup, which only charts.svg makes, out of a chart whose own texts vl-convert has escaped.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -112,10 +94,15 @@ def render(run: dict[str, Any]) -> str:
     longest = max(stage.get("seconds") or 0 for stage in run["stages"])
     return environment.from_string(source).render(
         run=run,
-        palette=PALETTE,
-        kind_colours=KIND_COLOURS,
+        palette=charts.PALETTE,
+        kind_colours=charts.KIND_COLOURS,
         lineage=lineage(run["stages"]),
-        scores=_scores(run.get("scoreboard") or {}),
+        boards=[
+            _scores(board)
+            for board in (run.get("scoreboard") or {}, *(run.get("boards") or []))
+            if board.get("columns") and board.get("rows")
+        ],
+        comparisons=[_comparison(one) for one in run.get("comparisons") or []],
         curves=[_curve(stage) for stage in run["stages"] if stage.get("metrics")],
         longest=longest or 1.0,
     )
@@ -210,7 +197,7 @@ def _cost(value: object, key: str) -> str:
 
 def _scores(board: dict[str, Any]) -> dict[str, Any]:
     """Columns with their chart, rows with their cells as text."""
-    columns, rows = board.get("columns") or [], board.get("rows") or []
+    columns, rows = board["columns"], board["rows"]
     shown, cells = [], {row["label"]: [] for row in rows}
     for column in columns:
         figures = [(row.get("figures") or {}).get(column["key"]) or {} for row in rows]
@@ -226,8 +213,14 @@ def _scores(board: dict[str, Any]) -> dict[str, Any]:
             f"{row['label']}: {cell['text']}"
             for row, cell in zip(rows, (cells[row["label"]][-1] for row in rows))
         )
-        shown.append({**column, "svg": _dots(known, rows) if known else "", "said": said})
-    return {"columns": shown, "rows": [(row["label"], cells[row["label"]]) for row in rows]}
+        shown.append({**column, "svg": charts.dots(known, rows) if known else "", "said": said})
+    return {
+        "title": board.get("title") or "",
+        "columns": shown,
+        "rows": [(row["label"], cells[row["label"]]) for row in rows],
+        "has_intervals": any(cell.get("interval") for row in cells.values() for cell in row),
+        "notes": board.get("notes") or [],
+    }
 
 
 def _decimals(figures: Sequence[dict[str, Any]]) -> int:
@@ -262,72 +255,7 @@ def _cell(cell: dict[str, Any], first: dict[str, Any], better: str | None, place
     return shown
 
 
-# Charts
-
-
-def _svg(chart: Any, values: list[dict[str, Any]]) -> str:
-    """A chart of `values` as inline SVG: its texts stay texts, in the page's font."""
-    import altair as alt
-    import vl_convert
-    from markupsafe import Markup
-
-    ink, muted, grid = (PALETTE[name][0] for name in ("ink", "muted", "grid"))
-    styled = chart.properties(background="transparent").configure(
-        font="sans-serif",
-        view=alt.ViewConfig(stroke="transparent"),
-        axis=alt.AxisConfig(
-            labelColor=muted,
-            titleColor=muted,
-            titleFontWeight="normal",
-            labelFontSize=11,
-            titleFontSize=11,
-            gridColor=grid,
-            domainColor=grid,
-            tickColor=grid,
-        ),
-        text=alt.MarkConfig(color=ink),
-    )
-    # altair checks each part as it is made; data that go in last are not copied and checked again.
-    specification = styled.to_dict(validate=False) | {"datasets": {"run": values}}
-    svg = vl_convert.vegalite_to_svg(specification)
-    # Inside HTML the namespaces go without saying, and one page then names no address at all.
-    for namespace in ("", ":xlink"):
-        start = svg.find(f' xmlns{namespace}="')
-        svg = svg[:start] + svg[svg.index('"', svg.index('"', start) + 1) + 1 :]
-    return Markup(svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
-
-
-def _dots(known: list[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
-    """One column of the scoreboard: a point a row, its interval as a whisker."""
-    import altair as alt
-
-    wrapped = {
-        row["label"]: "\n".join(wrap(row["label"], 20, break_long_words=False)) for row in rows
-    }
-    num_lines = max(label.count("\n") + 1 for label in wrapped.values())
-    known = [{**cell, "row": wrapped[cell["row"]]} for cell in known]
-    labels = alt.Axis(
-        minExtent=126,
-        maxExtent=126,
-        labelLimit=120,
-        labelExpr="split(datum.label, '\\n')",
-        title=None,
-        ticks=False,
-        domain=False,
-        labelColor=PALETTE["ink"][0],
-    )
-    y = alt.Y("row:N", sort=None, axis=labels, scale=alt.Scale(domain=list(wrapped.values())))
-    scale = alt.Scale(zero=False, nice=False, padding=9)  # no point on the frame
-    axis = alt.Axis(title=None, tickCount=4, labelFlush=False)
-    colour = PALETTE["accent"][0]
-    base = alt.Chart(alt.NamedData("run")).encode(y=y)
-    x = alt.X("value:Q", scale=scale, axis=axis)
-    whisker = base.mark_rule(color=colour, strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
-    point = base.mark_point(color=colour, fill=colour, opacity=1, size=55).encode(x=x)
-    return _svg(
-        (whisker + point).properties(width=168, height=alt.Step(8 + 13 * max(num_lines, 2))),
-        known,
-    )
+# Training curves
 
 
 def _curve(stage: dict[str, Any]) -> dict[str, Any]:
@@ -350,7 +278,40 @@ def _curve(stage: dict[str, Any]) -> dict[str, Any]:
         "label": stage.get("label"),
         "said": said,
         "notes": notes,
-        "svg": _svg(_curve_chart(has_norms), points),
+        "svg": charts.svg(charts.loss_curve(has_norms), points),
+    }
+
+
+def _comparison(one: dict[str, Any]) -> dict[str, Any]:
+    """Loss curves of several lines in one chart; a line of several runs is their mean and range."""
+    values, ends = [], []
+    for line in one["lines"]:
+        first = len(values)
+        runs = [
+            thin(steps, 120)[0]
+            for path in line["metrics"]
+            if (steps := _read_metrics(Path(path))[0])
+        ]
+        for points in zip(*runs):
+            losses = [point["loss"] for point in points]
+            values.append(
+                {
+                    "line": line["label"],
+                    "step": points[0]["step"],
+                    "loss": round(fmean(losses), 5),
+                    "low": min(losses),
+                    "high": max(losses),
+                }
+            )
+        if runs:
+            ends.append(f"{line['label']} {values[first]['loss']:.2f} to {values[-1]['loss']:.2f}")
+    chart = charts.loss_comparison([line["label"] for line in one["lines"]])
+    most = max((len(line["metrics"]) for line in one["lines"]), default=1)
+    said = f"each line the mean of up to {most} runs, the band their range; " if most > 1 else ""
+    return {
+        "title": one.get("title") or "Loss",
+        "said": said + "loss from its first to its last point: " + ", ".join(ends),
+        "svg": charts.svg(chart, values) if values else "",
     }
 
 
@@ -394,36 +355,3 @@ def thin(steps: Sequence[dict[str, Any]], most: int = MAX_POINTS) -> tuple[list[
             point["grad_norm"] = round(fmean(norms), 5)
         points.append(point)
     return points, per_point
-
-
-def _curve_chart(has_norms: bool) -> Any:
-    """Loss over steps, and below it the norm of the gradient where it was recorded."""
-    import altair as alt
-
-    accent, band, second = (PALETTE[name][0] for name in ("accent", "band", "second"))
-    data = alt.Chart(alt.NamedData("run"))
-
-    def x(is_lowest: bool) -> Any:
-        axis = alt.Axis(
-            title="step" if is_lowest else None,
-            labels=is_lowest,
-            tickCount=4,
-            grid=False,
-            labelFlush=False,
-        )
-        return alt.X("step:Q", axis=axis, scale=alt.Scale(nice=False))
-
-    def y(field: str, title: str, ticks: int) -> Any:
-        axis = alt.Axis(title=title, tickCount=ticks, minExtent=34, maxExtent=34)
-        return alt.Y(f"{field}:Q", axis=axis, scale=alt.Scale(zero=False))
-
-    across = x(not has_norms)
-    spread = data.mark_area(color=band, opacity=1).encode(x=across, y=alt.Y("low:Q"), y2="high:Q")
-    line = data.mark_line(color=accent, strokeWidth=1.5).encode(x=across, y=y("loss", "loss", 4))
-    loss = (spread + line).properties(width=262, height=130)
-    if not has_norms:
-        return loss
-    norm = data.mark_line(color=second, strokeWidth=1).encode(
-        x=x(True), y=y("grad_norm", "grad norm", 2)
-    )
-    return alt.vconcat(loss, norm.properties(width=262, height=44), spacing=6)

@@ -17,7 +17,8 @@ from endonym.core.context import Context
 
 @dataclass(frozen=True)
 class Slot:
-    """What may be plugged into a stage: one artifact of `kind`, or several by label."""
+    """What may be plugged into a stage: one artifact of `kind` ("model", "model or tokenizer"), or several
+    by label."""
 
     kind: str
     many: bool = False

@@ -12,7 +12,7 @@ import endonym
 from endonym.core.artifact import write_json
 from endonym.core.console import Console
 from endonym.core.context import Context
-from endonym.core.recipe import Recipe
+from endonym.core.recipe import Board, Curves, Recipe, by_label, fitting
 from endonym.core.runner import Done, run_folder
 from endonym.core.store import Store
 from endonym.eval.table import Scoreboard
@@ -22,8 +22,7 @@ from endonym.eval.table import Scoreboard
 class Told:
     """What a finished run tells its reader."""
 
-    scoreboard: Scoreboard | None
-    notes: list[str]
+    boards: list["Shown"]
     page: Path
     chat: str
     executed: int
@@ -31,11 +30,11 @@ class Told:
     as_json: dict[str, Any]
 
     def show(self, console: Console) -> None:
-        """On a terminal: the scoreboard, the page, the command to chat."""
+        """On a terminal: the scoreboards, the page, the command to chat."""
         console.note()
-        if self.scoreboard is not None:
-            console.print(self.scoreboard.table())
-            for note in self.notes:
+        for shown in self.boards:
+            console.print(shown.board.table(shown.title or None))
+            for note in shown.notes:
                 console.note(note, style="dim")
         console.note(f"\n{self.executed} stages executed, {self.reused} reused")
         console.note(f"report  {self.page}")
@@ -50,21 +49,20 @@ def summarise(
     from endonym.core.report import write_report
 
     folder = run_folder(recipe, store)
-    board, notes = scoreboard(recipe, done)
+    boards = scoreboards(recipe, done)
     chat = ""
     if recipe.report.chat in done:
         chat = f"{_program()} chat {folder.name}/{recipe.report.chat}"
         if store.root != Path("store"):
             chat += f" --store {shlex.quote(str(store.root))}"
-    run = description(recipe, done, board, notes, chat, command)
+    run = description(recipe, done, boards, chat, command)
     page = folder / "report.html"
     write_report(page, run)
-    if board is not None:
-        write_json(folder / "scoreboard.json", board.to_dict())
+    if boards:
+        write_json(folder / "scoreboard.json", boards[0].board.to_dict())
     executed = sum(not one.reused for one in done.values())
     return Told(
-        scoreboard=board,
-        notes=notes,
+        boards=boards,
         page=page,
         chat=chat,
         executed=executed,
@@ -84,7 +82,8 @@ def summarise(
                 }
                 for name, one in done.items()
             },
-            "scoreboard": board.to_dict() if board else None,
+            "scoreboard": boards[0].board.to_dict() if boards else None,
+            "boards": [{"title": one.title, **one.board.to_dict()} for one in boards[1:]],
             "report": str(page),
             "chat": chat or None,
         },
@@ -97,46 +96,72 @@ def _program() -> str:
     return str(called) if called.name == "endonym" and not shutil.which("endonym") else "endonym"
 
 
-def scoreboard(recipe: Recipe, done: dict[str, Done]) -> tuple[Scoreboard | None, list[str]]:
-    """The rows that the recipe's report names and that are there, with what must be said of them."""
-    names = [name for name in recipe.report.rows if name in done]
-    if not names:
-        return None, []
-    scores = [_json(done[name].artifact, "scores.json") for name in names]
-    known = {column["key"]: column for one in scores for column in one["columns"]}
-    keys = [key for key in recipe.report.columns or known if key in known]
-    rows = [
-        {
-            "label": done[name].step.node.label,
-            "figures": {key: one["figures"][key] for key in keys if key in one["figures"]},
-        }
-        for name, one in zip(names, scores)
-    ]
-    notes = [
-        f"{done[n].step.node.label}: {note}"
-        for n, one in zip(names, scores)
-        for note in one["notes"]
-    ]
-    return Scoreboard.from_dict({"columns": [known[key] for key in keys], "rows": rows}), notes
+@dataclass(frozen=True)
+class Shown:
+    """One scoreboard with its title and what must be said of it."""
+
+    title: str
+    board: Scoreboard
+    notes: list[str]
 
 
-def in_units(board: Scoreboard, notes: list[str]) -> dict[str, Any]:
+def scoreboards(recipe: Recipe, done: dict[str, Done]) -> list[Shown]:
+    """The boards of the recipe's report, each with those of its rows that are there."""
+    boards = (recipe.report, *recipe.report.boards)
+    return [shown for board in boards if (shown := _board(board, done))]
+
+
+def _board(board: Board, done: dict[str, Done]) -> Shown | None:
+    rows, notes, known = [], [], {}
+    nodes = {name: one.step.node for name, one in done.items()}
+    for label, names in by_label(board.rows, nodes).items():
+        scores = [_json(done[name].artifact, "scores.json") for name in names]
+        known |= {column["key"]: column for one in scores for column in one["columns"]}
+        if len(names) > 1:
+            notes.append(f"{label}: mean of {len(names)} runs, from the lowest to the highest")
+        rows.append((label, [one["figures"] for one in scores]))
+        notes += [f"{label}: {note}" for one in scores for note in one["notes"]]
+    if not rows:
+        return None
+    keys = [key for key in board.columns or known if key in known]
+    plain = [
+        {"label": label, "figures": {key: _mean(key, runs) for key in keys if key in runs[0]}}
+        for label, runs in rows
+    ]
+    columns = [known[key] for key in keys]
+    made = Scoreboard.from_dict({"columns": columns, "rows": plain})
+    return Shown(board.title, made, list(dict.fromkeys(notes)))
+
+
+def _mean(key: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figure of one run as it is; of several their mean, lowest and highest, and their number."""
+    if len(runs) == 1:
+        return runs[0][key]
+    values = [run[key]["value"] for run in runs if key in run]
+    return {
+        "value": sum(values) / len(values),
+        "low": min(values),
+        "high": max(values),
+        "n": len(values),
+    }
+
+
+def in_units(shown: Shown) -> dict[str, Any]:
     """The scoreboard as plain data with shares in per cent, as their unit says."""
-    plain = board.to_dict()
+    plain = shown.board.to_dict()
     shares = {column["key"] for column in plain["columns"] if column["unit"] == "%"}
     for row in plain["rows"]:
         for key in shares & row["figures"].keys():
             for part in ("value", "low", "high"):
                 if row["figures"][key][part] is not None:
                     row["figures"][key][part] *= 100
-    return plain | {"notes": notes}
+    return plain | {"title": shown.title, "notes": shown.notes}
 
 
 def description(
     recipe: Recipe,
     done: dict[str, Done],
-    board: Scoreboard | None,
-    notes: list[str],
+    boards: list[Shown],
     chat: str,
     command: list[str],
 ) -> dict[str, Any]:
@@ -164,7 +189,9 @@ def description(
             **host["versions"],
         },
         "stages": stages,
-        "scoreboard": in_units(board, notes) if board else None,
+        "scoreboard": in_units(boards[0]) if boards else None,
+        "boards": [in_units(one) for one in boards[1:]],
+        "comparisons": [_comparison(one, done) for one in recipe.report.curves],
         "samples": _samples(recipe, done),
         "splits": _splits(done),
         "made_from": _made_from(recipe, done),
@@ -204,12 +231,22 @@ def _stage(one: Done) -> dict[str, Any]:
     }
 
 
+def _comparison(curves: Curves, done: dict[str, Done]) -> dict[str, Any]:
+    nodes = {name: one.step.node for name, one in done.items()}
+    lines = [
+        {
+            "label": label,
+            "metrics": [str(done[name].artifact.file("metrics.jsonl")) for name in names],
+        }
+        for label, names in by_label(curves.lines, nodes).items()
+    ]
+    return {"title": curves.title, "lines": lines}
+
+
 def _samples(recipe: Recipe, done: dict[str, Done]) -> list[dict[str, Any]]:
     """The same questions answered by each row of the scoreboard, side by side."""
     shown: dict[str, dict[str, Any]] = {}
-    for name in recipe.report.rows:
-        if name not in done:
-            continue
+    for name in (name for row in recipe.report.rows for name in fitting(row, done)):
         for sample in _json(done[name].artifact, "scores.json")["samples"]:
             one = shown.setdefault(
                 sample["id"],
