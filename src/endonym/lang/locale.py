@@ -21,8 +21,9 @@ from hashlib import blake2b
 
 from endonym.core.config import Config, nearest
 from endonym.core.errors import DataError
+from endonym.lang.cldr import locale_of
 from endonym.lang.normalize import clean
-from endonym.lang.pack import locale_of, pack
+from endonym.lang.pack import pack
 
 TEST_SHARE = 0.2
 

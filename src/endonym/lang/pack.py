@@ -1,25 +1,40 @@
 """A language's pack: the little that a program must be told about it. Packs are data files.
 
-    packs/<language>/pack.toml      what a reply in the language looks like
-    packs/<language>/almanac.toml   sentences for the almanac's facts (synth/almanac.py)
+    packs/<language>/pack.toml        the keys of `Pack` below, but for `language`, which the folder says
+    packs/<language>/stop_words.txt   the most frequent function words, one a line, # comments
+    packs/<language>/almanac.toml     sentences for the almanac's facts (synth/almanac.py)
 
-A language without a pack is taken from CLDR: its scripts and its currency from the likely subtags,
-words cut at spaces where its script uses them, prompts in English. Nothing is guessed beyond that:
-what such a language lacks is listed, not imitated.
+A folder named by ENDONYM_PACKS is looked in first: a pack there stands for the whole language, none
+of its files is mixed with ours. What a pack.toml leaves out comes from CLDR: names, scripts, native
+digits, currency, words cut at spaces where the script uses them. A language without a pack has that
+alone. Nothing is guessed beyond it: `unchecked` lists what a speaker must still say.
 """
 
+import os
 import tomllib
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from endonym.core.config import Config
-from endonym.core.errors import DataError
-from endonym.lang.script import COMPOUNDS, RANGES
+from endonym.core.errors import DataError, EndonymError, RecipeError
+from endonym.lang.cldr import CODE, from_cldr
+from endonym.lang.script import RANGES
 
-# Scripts written without spaces between words: cutting at spaces would count clauses.
-UNSPACED = {"Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Hira", "Kana", "Hani", "Java", "Bali"}
+
+class CountEngines(Config):
+    """What cuts a text when it is counted (lang/segment.py)."""
+
+    words: Literal["newmm", "kiwi", "space", "none"] = "none"
+    """newmm: pythainlp's dictionary, cut by nlpo3. kiwi: Korean morphemes. space: between spaces.
+    none: the language is written without spaces and has no engine here; counting is an error."""
+    sentences: Literal["marks", "crfcut", "kiwi"] = "marks"
+    """marks: lines and . ! ? with their relatives. crfcut: pythainlp's. kiwi: kiwipiepy's."""
+    syllables: Literal["thai", "hangul", "none"] = "none"
 
 
 class ChoiceWords(Config):
@@ -31,6 +46,69 @@ class ChoiceWords(Config):
     """What stands before the chosen option in a reply: "the answer is"."""
 
 
+class Filters(Config):
+    """A document is kept between these: min_X and max_X bound the measure X of lang/quality.py.
+
+    The defaults are Gopher's (Rae et al. 2021, appendix A) where a measure hardly depends on the
+    language. None: it does, and nobody has said its value, so it refuses nothing.
+    """
+
+    min_words: int = 50
+    max_words: int = 100_000
+    min_word_length: float | None = None
+    """Mean characters a word; Gopher's English value is 3."""
+    max_word_length: float | None = None
+    """Gopher's English value is 10."""
+    min_stop_words: int = 0
+    """Different stop words of the pack that occur; Gopher's English value is 2 of 8."""
+    min_own_script: float | None = None
+    """Share of the letters that are of the language's own scripts."""
+    min_word_letters: float | None = None
+    """Share of the words that hold a letter; Gopher's English value is 0.8."""
+    max_digits: float | None = None
+    """Share of digits among characters that are no space."""
+    max_symbols: float = 0.1
+    """"#" or ellipses a word."""
+    max_bullet_lines: float = 0.9
+    max_ellipsis_lines: float = 0.3
+    line_ends: str = ""
+    """Characters that end a sentence. "": the language ends sentences without a mark (Thai)."""
+    min_line_ends: float | None = None
+    """Share of lines that end in one of `line_ends`; FineWeb's English value is 0.12."""
+    short_line: int = 30
+    """A line of at most so many characters is short."""
+    max_short_lines: float | None = None
+    """FineWeb's English value is 0.67."""
+    max_duplicate_lines: float = 0.3
+    max_duplicate_line_characters: float = 0.2
+    max_lines: float | None = None
+    """Lines a word: lists and menus have many. FineWeb's English value is 0.3."""
+    max_top_ngrams: tuple[float, float, float] = (0.20, 0.18, 0.16)
+    """Characters covered by the most frequent 2-, 3- and 4-gram of words."""
+    max_duplicate_ngrams: tuple[float, float, float, float, float, float] = (
+        *(0.15, 0.14, 0.13),
+        *(0.12, 0.11, 0.10),
+    )
+    """Characters inside 5- to 10-grams of words that stood before."""
+
+
+class Licence(Config):
+    """Where a part of the pack comes from and on what terms."""
+
+    source: str
+    licence: str
+    """SPDX identifier, or words where there is none."""
+
+
+class Example(Config):
+    """A text and how its language cuts it: the pack's own test of its engines."""
+
+    text: str
+    words: list[str] = Field(default_factory=list)
+    """[]: not said."""
+    sentences: list[str] = Field(default_factory=list)
+
+
 class Pack(Config):
     language: str
     name: str
@@ -39,81 +117,178 @@ class Pack(Config):
     """The language's name in itself: its endonym."""
     scripts: list[str]
     """ISO 15924 codes of the language's own scripts."""
-    calendar: str = "gregorian"
-    """"gregorian" | "buddhist"."""
+    digits: str = ""
+    """The ten native digits from zero; "" where the language writes 0-9 only."""
+    calendar: Literal["gregorian", "buddhist"] = "gregorian"
     currency: str = ""
-    segmenter: str = "none"
-    """"newmm" (pythainlp) | "space" | "none"."""
+    """ISO 4217."""
+    count: CountEngines = CountEngines()
+    extra: Literal["", "th", "ko"] = ""
+    """The extra of this package that installs the engines: pip install 'endonym[th]'."""
+    normalize: list[str] = Field(default_factory=list)
+    """Rules of lang/normalize.py that the language's text needs besides NFC, in their order."""
     sentence_join: str = " "
     polite: list[str] = Field(default_factory=list)
     """Endings of which a polite reply carries one."""
+    particles: list[str] = Field(default_factory=list)
+    """Small words that carry manner or grammar beside a word or clause: Thai นะ, Korean josa."""
+    honorifics: list[str] = Field(default_factory=list)
+    """Titles and forms by which a person is respectfully named or addressed."""
     lead_ins: list[str] = Field(default_factory=list)
     """Words before a short answer that are not part of it."""
     choice: ChoiceWords = ChoiceWords()
-    written: bool = False
-    """True where a pack.toml of ours says these things, False where they come from CLDR alone."""
+    filters: Filters = Filters()
+    tasks: list[str] = Field(default_factory=list)
+    """Benchmarks of the language: names of tasks/catalog, and "lm-eval/NAME" for those of
+    lm-evaluation-harness."""
+    licences: dict[str, Licence] = Field(default_factory=dict)
+    """By part: "pack", "cldr", "stop_words", and every engine of `count` that is not ours."""
+    examples: list[Example] = Field(default_factory=list)
+    unchecked: list[str] = Field(default_factory=list)
+    """What a speaker must still check, one sentence each: "key: what to do". Without a pack.toml, all
+    that CLDR cannot say (UNCHECKED in lang/cldr.py)."""
+
+    @property
+    def written(self) -> bool:
+        """Whether nothing is marked as left to check."""
+        return not self.unchecked
+
+    @field_validator("scripts")
+    @classmethod
+    def _known_scripts(cls, scripts: list[str]) -> list[str]:
+        lacking = [code for code in scripts if code not in RANGES]
+        if not scripts or lacking:
+            raise ValueError("one or more codes of the table RANGES in lang/script.py")
+        return scripts
+
+    @field_validator("digits")
+    @classmethod
+    def _ten_digits(cls, digits: str) -> str:
+        if digits and not (
+            all(character.isdecimal() for character in digits)
+            and [int(character) for character in digits] == list(range(10))
+        ):
+            raise ValueError("the ten digits from zero to nine, or nothing")
+        return digits
+
+
+def pack(language: str) -> Pack:
+    """The pack of a language by its ISO 639 code."""
+    return _pack(language, os.environ.get("ENDONYM_PACKS", ""))
 
 
 @lru_cache(maxsize=256)
-def pack(language: str) -> Pack:
-    """The pack of a language by its ISO 639 code."""
-    data = _from_cldr(language)
-    own = read_packed(language, "pack.toml")
-    if own:
-        data |= {"written": True} | own
-    return Pack.read(data, where=f"pack {language}")
+def _pack(language: str, own_folder: str) -> Pack:
+    folder = _folder(language)
+    return _read(language, folder) if folder else Pack.read(from_cldr(language), language)
+
+
+def pack_from(folder: Path) -> Pack:
+    """The pack in any folder; the folder's name is the language's code."""
+    if not (folder / "pack.toml").is_file():
+        raise DataError("no pack here", where=folder, wanted="a folder <language> with a pack.toml")
+    return _read(folder.name, folder)
 
 
 def packs() -> list[str]:
-    """Languages that have a written pack."""
-    folder = files("endonym.lang").joinpath("packs")
-    return sorted(entry.name for entry in folder.iterdir() if entry.joinpath("pack.toml").is_file())
+    """Languages that have a pack.toml, in the folder ENDONYM_PACKS or among ours."""
+    found = {
+        entry.name
+        for place in _places()
+        for entry in place.iterdir()
+        if entry.joinpath("pack.toml").is_file()
+    }
+    return sorted(found)
+
+
+def has_own_pack(language: str) -> bool:
+    """Whether the package itself has a pack of the language."""
+    return files("endonym.lang").joinpath("packs", language, "pack.toml").is_file()
 
 
 def read_packed(language: str, name: str) -> dict:
     """The contents of packs/<language>/<name>, or {} where the pack has no such file."""
-    file = files("endonym.lang").joinpath("packs", language, name)
-    if not file.is_file():
-        return {}
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    folder = _folder(language)
+    return _toml(folder.joinpath(name)) if folder and folder.joinpath(name).is_file() else {}
 
 
-def locale_of(language: str):
-    """Babel's locale of a language code, or an error that says CLDR has none."""
-    from babel import Locale, UnknownLocaleError
+def stop_words(language: str) -> frozenset[str]:
+    """The stop words of a language's pack; none where it has no list.
+
+    "-에서" is an ending: it stands in every longer word that ends so (lang/quality.py).
+    """
+    return _stop_words(language, os.environ.get("ENDONYM_PACKS", ""))
+
+
+@lru_cache(maxsize=64)
+def _stop_words(language: str, own_folder: str) -> frozenset[str]:
+    folder = _folder(language)
+    return read_stop_words(folder) if folder else frozenset()
+
+
+def read_stop_words(folder: Traversable) -> frozenset[str]:
+    """The words of stop_words.txt in a pack's folder; none where there is no such file."""
+    file = folder.joinpath("stop_words.txt")
+    lines = _text(file).splitlines() if file.is_file() else []
+    return frozenset(filter(None, (line.partition("#")[0].strip() for line in lines)))
+
+
+def _places() -> list[Traversable]:
+    """Where packs are looked for, in order."""
+    ours = files("endonym.lang").joinpath("packs")
+    named = os.environ.get("ENDONYM_PACKS", "")
+    if not named:
+        return [ours]
+    if not Path(named).is_dir():
+        raise DataError(
+            "the folder of your packs does not exist",
+            where=f"ENDONYM_PACKS={named}",
+            do="name a folder that holds <language>/pack.toml, or unset it",
+        )
+    return [Path(named), ours]
+
+
+def _folder(language: str) -> Traversable | None:
+    """The first folder that holds a pack of the language."""
+    for place in _places() if CODE.fullmatch(language) else ():
+        if place.joinpath(language, "pack.toml").is_file():
+            return place.joinpath(language)
+    return None
+
+
+def _text(file: Traversable) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8", where=f"{file}: byte {error.start}") from None
+
+
+def _toml(file: Traversable) -> dict:
+    try:
+        return tomllib.loads(_text(file))
+    except tomllib.TOMLDecodeError as error:
+        raise DataError("not TOML", where=file, got=error) from None
+
+
+def _read(language: str, folder: Traversable) -> Pack:
+    file = folder.joinpath("pack.toml")
+    own = _toml(file)
+    if "language" in own:
+        raise RecipeError(
+            "unknown key 'language'", where=file, do="leave it out: the folder's name says it"
+        )
+    return Pack.read(from_cldr(language, own), where=str(file))
+
+
+def check(folder: Path) -> list[str]:
+    """The pack's own tests: what is wrong with the pack in a folder, a sentence each; [] passes.
+
+    A thin pack passes like a complete one: what it lacks stands in its `unchecked`, and what it says
+    must be right. An engine that an example needs and that is not installed is a complaint.
+    """
+    from endonym.lang.pack_tests import complaints
 
     try:
-        return Locale.parse(language, sep="-" if "-" in language else "_")
-    except (UnknownLocaleError, ValueError):
-        raise DataError(
-            f"CLDR knows no language {language!r}",
-            wanted="an ISO 639 code such as th, ko, lo, or one with a script such as sr_Latn",
-            do="see the list of locales in the Babel documentation",
-        ) from None
-
-
-def _from_cldr(language: str) -> dict:
-    from babel.core import get_global
-    from babel.numbers import get_territory_currencies
-
-    locale = locale_of(language)
-    likely = get_global("likely_subtags").get(locale.language, "")
-    parts = likely.split("_")
-    script = locale.script or next((p for p in parts[1:] if len(p) == 4), "")
-    territory = locale.territory or next((p for p in parts[1:] if len(p) == 2), "")
-    scripts = [code for code in COMPOUNDS.get(script, (script,)) if code in RANGES]
-    if not scripts:
-        raise DataError(
-            f"the script {script or 'unknown'!r} of {language!r} is not in the table",
-            where="lang/script.py: RANGES",
-            do="add its ranges of code points there, or scripts = [...] to a pack of the language",
-        )
-    currencies = get_territory_currencies(territory) if territory else []
-    return {
-        "language": language,
-        "name": locale.get_display_name("en") or language,
-        "own_name": locale.get_display_name() or language,
-        "scripts": scripts,
-        "currency": currencies[0] if currencies else "",
-        "segmenter": "none" if UNSPACED & set(scripts) else "space",
-    }
+        return list(complaints(pack_from(folder), folder))
+    except EndonymError as error:
+        return [str(error)]

@@ -12,12 +12,16 @@ Typhoon; shared METHODS section 12), said for any pack:
 Letters are characters of category L, and combining marks of a script (Thai vowel and tone signs),
 so "more Thai than Latin" counts what the reader sees written in each. Letters that Unicode gives
 no script (U+00B5, mathematical alphabets) count for nothing; Greek is a script of its own.
-A script is not a language: Vietnamese passes for English. What tells Latin languages apart needs a
-statistical detector and is not here.
+A script is not a language: Vietnamese passes for English. What tells Latin languages apart is in
+lang/identify.py.
+
+Three measures of code-switching, from coarse to fine: in_language() by the rule above, yes or no;
+foreign_share() of the letters; switches(), where the writing passes from one script to another.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from unicodedata import category
 
@@ -194,3 +198,61 @@ def in_language(text: str, language: str) -> bool:
     from endonym.lang.pack import pack
 
     return not why_not(text, pack(language).scripts)
+
+
+def foreign_share(text: str, language: str, *, latin: bool = False) -> float:
+    """Share of a text's letters that are neither of the language's own scripts nor Latin, 0 to 1.
+
+    latin: Latin letters are foreign too (where Latin is no own script). Names, units and code are
+    written in Latin everywhere, so both figures are needed to tell a reply with "iPhone" in it from
+    one that has turned English. Letters are those of counts(): without a script they count on
+    neither side. The text before "</think>" is not looked at. 0.0 for a text without letters.
+    """
+    from endonym.lang.pack import pack
+
+    found = counts(after_thinking(text))
+    kept = set(pack(language).scripts) | (set() if latin else {"Latn"})
+    foreign = sum(number for code, number in found.items() if code not in kept)
+    return foreign / sum(found.values()) if found else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Where a text passes from one script to another."""
+
+    count: int
+    """Switch points: places where a letter's script is not that of the letter before it."""
+    words: int | None
+    """Words as lang/segment.py counts them; None where the language has no words there."""
+
+    @property
+    def rate(self) -> float | None:
+        """Switch points a word; 0.0 for a text without words, None where words are not counted."""
+        if self.words is None:
+            return None
+        return self.count / self.words if self.words else 0.0
+
+
+def switches(text: str, language: str) -> Switches:
+    """The switch points between scripts in a text, what stands before "</think>" left out.
+
+    The language's own scripts are one (kanji and kana; Hangul alone where Hanja is foreign).
+    Spaces, digits and signs are passed over: "ใช้ Python 3 ได้" has two switch points. Whether
+    a switch falls between two words or inside one ("Python을") depends on the cutting of words and
+    is not asked, so that figures of languages with and without spaces compare.
+    """
+    from endonym.lang.pack import pack
+    from endonym.lang.segment import words
+
+    text = after_thinking(text)
+    own = set(pack(language).scripts)
+    found, last = 0, None
+    for character in compose(text):
+        script = script_of(character)
+        if script is None:
+            continue
+        script = "own" if script in own else script
+        found += last is not None and script != last
+        last = script
+    is_counted = pack(language).count.words != "none"
+    return Switches(found, len(words(text, language)) if is_counted else None)

@@ -63,7 +63,7 @@ def excludes(reply: str, words: list[str], language: str) -> bool:
 
 def _has_word(text: str, word: str, language: str) -> bool:
     """Whether `word` stands in the text as a word of its own, as the language cuts words."""
-    if word not in text or pack(language).segmenter == "none":
+    if word not in text or pack(language).count.words == "none":
         return word in text
     marks = ".,!?;:\"'“”‘’()[]"
     pieces = [piece.strip(marks) for piece in words(text, language)]
