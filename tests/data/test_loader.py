@@ -57,6 +57,18 @@ def test_a_conversation_keeps_its_mask(tokenizer, chats):
     assert chats.supervised(7).tolist() == supervised
 
 
+def test_a_conversation_whose_thoughts_are_dropped_is_several_sequences(tokenizer, tmp_path):
+    thought = [m | {"reasoning_content": "hm"} if m["role"] == "assistant" else m for m in chat(7)]
+    store = TokenStore.build(tmp_path / "s", [thought * 2, chat(7)], tokenizer, key="k")
+    wanted = [*tokenizer.training_rows(thought * 2), tokenizer.encode_chat(chat(7))]
+    assert len(store) == len(wanted) == 3
+    for number, (ids, supervised) in enumerate(wanted):
+        assert store.tokens(number).tolist() == ids
+        assert store.supervised(number).tolist() == supervised
+    with pytest.raises(DataError, match="conversation 1 cannot be trained on"):
+        TokenStore.build(tmp_path / "t", [thought * 2, chat(2)[:1]], tokenizer, key="k")
+
+
 def test_a_tokenizer_with_an_opening_token_opens_documents_with_it(tmp_path):
     from endonym.tokenizer import convert
 

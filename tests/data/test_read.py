@@ -123,6 +123,36 @@ def test_alpaca_with_system_history_and_input(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": "b", "reasoning_content": "t"},
+        {"content": "b", "thinking": "t"},
+        {"content": "b", "reasoning": "t"},
+        {"content": "<think>\nt\n</think>\n\nb"},
+        {"content": "<think>t</think>b"},
+    ],
+)
+def test_thoughts_go_into_their_own_field(tmp_path, turn):
+    row = {"messages": [ANSWER[0], {"role": "assistant", **turn}]}
+    (found,), _ = read(write(tmp_path / "x.jsonl", row), Conversation)
+    assert found.messages == [ANSWER[0], ANSWER[1] | {"reasoning_content": "t"}]
+
+
+@pytest.mark.parametrize(
+    "content", ["b <think>t</think>", "<think>t", "<think>t</think>", "<think>"]
+)
+def test_words_that_only_speak_of_thoughts_stay(tmp_path, content):
+    row = {"messages": [{"role": "user", "content": content}, ANSWER[1] | {"content": content}]}
+    (found,), _ = read(write(tmp_path / "x.jsonl", row), Conversation)
+    assert found.messages == row["messages"]
+
+
+def test_thoughts_that_are_no_text_set_the_row_aside(tmp_path):
+    row = {"messages": [ANSWER[0], ANSWER[1] | {"thinking": ["t"]}]}
+    assert reason_of(tmp_path, row, Conversation) == "reasoning_content is not a string but list"
+
+
 def test_a_tool_call_needs_no_words(tmp_path):
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]}
     (found,), _ = read(write(tmp_path / "x.jsonl", {"messages": [ANSWER[0], call]}), Conversation)

@@ -134,3 +134,16 @@ def test_ctrl_c_stops_a_reply_and_keeps_what_was_said(monkeypatch):
     talk.say("น้ำ", out)
     assert out.getvalue() == "the water [stopped]\n"
     assert talk.messages[-1] == {"role": "assistant", "content": "the water"}
+
+
+def test_thoughts_are_shown_and_then_forgotten(monkeypatch):
+    def thinking(*args):
+        yield from tokenizer().encode("<think>\nhm\n</think>\n\nthe water")
+
+    monkeypatch.setattr(terminal, "stream", thinking)
+    talk, out = Conversation(model(), tokenizer(), GREEDY, None), io.StringIO()
+    assert talk.say("น้ำ", out) == "<think>\nhm\n</think>\n\nthe water"
+    said = {"role": "assistant", "content": "the water", "reasoning_content": "hm"}
+    assert talk.messages[-1] == said
+    after = [*talk.messages, {"role": "user", "content": "?"}]
+    assert "hm" not in tokenizer().render(after)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from endonym.methods.batch import Rows
     from endonym.tokenizer.folder import Tokenizer
 
-FORMAT = 1
+FORMAT = 2  # 2: a conversation may make several sequences
 BATCH_CHARACTERS = 1 << 21
 """Documents are encoded this much at a time, so memory stays flat whatever the corpus."""
 
@@ -37,7 +37,8 @@ class TokenStore:
 
     A document is its text's ids and the end-of-document token, after the tokenizer's own opening
     token where it has one (Llama's <s>); every token after the first is a target. A conversation
-    is encode_chat's ids, and the assistant's tokens are the targets.
+    is its training rows (Tokenizer.training_rows: one, or several where thoughts are dropped from
+    history), and the assistant's tokens are the targets.
     """
 
     def __init__(self, folder: Path):
@@ -118,7 +119,7 @@ class TokenStore:
 
 
 def _write(folder: Path, rows: Iterable[Entry], tokenizer: "Tokenizer") -> dict[str, Any]:
-    lengths, kind, num_bytes, targets = [], None, 0, 0
+    lengths, kind, num_bytes, targets, talks = [], None, 0, 0, 0
     with (folder / "ids.bin").open("wb") as ids, (folder / "supervised.bin").open("wb") as mask:
         for batch in _batches(rows):
             kinds = {"documents" if isinstance(row, str) else "conversations" for row in batch}
@@ -131,7 +132,10 @@ def _write(folder: Path, rows: Iterable[Entry], tokenizer: "Tokenizer") -> dict[
                 encoded = [([*start, *text, tokenizer.eos_id], None) for text in found]
                 num_bytes += sum(len(text.encode()) for text in batch)
             else:
-                encoded = [_chat(tokenizer, row, len(lengths) + n) for n, row in enumerate(batch)]
+                encoded = [
+                    one for n, row in enumerate(batch, talks) for one in _chat(tokenizer, row, n)
+                ]
+                talks += len(batch)
             for tokens, supervised in encoded:
                 lengths.append(len(tokens))
                 ids.write(np.asarray(tokens, dtype=np.uint32).tobytes())
@@ -166,9 +170,11 @@ def _batches(rows: Iterable[Entry]) -> Iterator[list[str | list]]:
         yield batch
 
 
-def _chat(tokenizer: "Tokenizer", messages: list, number: int) -> tuple[list[int], list[bool]]:
+def _chat(
+    tokenizer: "Tokenizer", messages: list, number: int
+) -> list[tuple[list[int], list[bool]]]:
     try:
-        return tokenizer.encode_chat(messages)
+        return tokenizer.training_rows(messages)
     except DataError as error:
         raise DataError(
             f"conversation {number} cannot be trained on: {error.what}",

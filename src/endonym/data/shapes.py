@@ -5,7 +5,8 @@ import json
 import re
 from typing import Any
 
-ROLES = ("system", "user", "assistant", "tool")
+from endonym.tokenizer.messages import ROLES, THOUGHTS, split_thoughts
+
 SPEAKERS = {
     "human": "user",
     "gpt": "assistant",
@@ -17,7 +18,7 @@ SPEAKERS = {
     "function_response": "tool",
     "ipython": "tool",
 } | {role: role for role in ROLES}
-KEPT = ("role", "content", "tool_calls", "tool_call_id", "name")
+KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
 FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -122,9 +123,21 @@ def _checked(message: Any) -> dict[str, Any]:
     if role == "assistant" and not content.strip() and not calls:
         raise Unusable("empty assistant turn")
     kept = {key: message[key] for key in KEPT if message.get(key) is not None}
+    kept |= {"content": content} | (_thoughts(message, content) if role == "assistant" else {})
     if FORBIDDEN.search(json.dumps(kept, ensure_ascii=False)):
         raise Unusable("lone surrogate in a turn")
-    return kept | {"content": content}
+    return kept
+
+
+def _thoughts(message: dict[str, Any], content: str) -> dict[str, str]:
+    """reasoning_content of an assistant's turn, out of its own field or of <think> in its words."""
+    given = next((message[name] for name in THOUGHTS if message.get(name) is not None), None)
+    if given is not None:
+        return {"reasoning_content": _string(given, "reasoning_content")}
+    split = split_thoughts(content)
+    if not split["content"].strip() and not message.get("tool_calls"):
+        return {}  # thoughts and no answer after them: left as they stand
+    return split
 
 
 def _blocks(content: list) -> str:

@@ -21,6 +21,7 @@ from endonym.model import hf
 from endonym.model.checkpoint import CausalLM
 from endonym.model.device import place
 from endonym.tokenizer.folder import Tokenizer
+from endonym.tokenizer.messages import split_thoughts
 
 COMMANDS = "/reset forgets the conversation, /exit leaves"
 
@@ -121,7 +122,7 @@ class Conversation:
         else:
             _write(out, spoken.finish())
         _write(out, "\n")
-        self._turns.append({"role": "assistant", "content": spoken.text})
+        self._turns.append({"role": "assistant", **split_thoughts(spoken.text)})
         return spoken.text
 
     def _prompt(self) -> list[int]:

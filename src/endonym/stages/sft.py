@@ -36,17 +36,21 @@ def sft(
 
     The release leaves open whether user turns are in the loss: its script passes no assistant-only
     flag (METHODS 2.3). We learn the assistant's tokens alone, the common practice.
+
+    A template under which an assistant would never learn to stop is refused before anything is read.
     """
     from endonym.data.document import Conversation, read_table
     from endonym.data.loader import Loader, TokenStore
     from endonym.model import hf
     from endonym.model.device import settled
     from endonym.stages.training import finish, objective
+    from endonym.tokenizer.chat import check_template
     from endonym.tokenizer.folder import Tokenizer
     from endonym.train.loop import train
 
     context = settled(context)
     words = Tokenizer.load(model.path)
+    check_template(words)
     net = hf.load(model.path)
     stores = [
         TokenStore.build(

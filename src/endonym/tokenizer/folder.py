@@ -10,9 +10,10 @@ are stricter here than in a plain encode of a rendered chat:
   sides are encoded apart, because there a generation begins too: prompt ids + completion ids in
   training are what sampling sees, even where the completion begins with a newline.
 
-Which tokens are supervised follows from rendering the conversation twice, with and without the
-assistant's turn (no `{% generation %}` marks needed): from the end of the generation prompt to the
-turn's stop token, inclusive.
+Which tokens are supervised follows from rendering the conversation up to each assistant's turn, without
+it and with it (no `{% generation %}` marks needed): from the end of the generation prompt to the turn's
+stop token, inclusive. Where a template changes earlier turns (drops their thoughts), a conversation is
+several training rows, so that every turn is learnt as it will be sampled (turns.py).
 """
 
 import hashlib
@@ -29,10 +30,23 @@ from tokenizers import Tokenizer as Backend
 from endonym.core.config import nearest
 from endonym.core.errors import DataError
 from endonym.tokenizer import chat
+from endonym.tokenizer.backend import (
+    check_size,
+    prefix_rule,
+    read_backend,
+    regex_limit,
+    without_prefix,
+)
+from endonym.tokenizer.messages import PLACEHOLDERS, broken, checked
+from endonym.tokenizer.render import render_parts
+from endonym.tokenizer.turns import starts, training_texts
 
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Ends of documents by family: GPT-2 and Qwen, Llama 3, Llama 2 and Mistral, Gemma."""
+
+MAX_CONFIG = 1 << 24
+"""Bytes of a file beside tokenizer.json."""
 
 Messages = Sequence[dict[str, Any]]
 
@@ -64,13 +78,10 @@ class Tokenizer:
                 got=", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "no files",
                 do="give a Hugging Face folder, or convert the tokenizer first",
             )
-        try:
-            backend = Backend.from_file(str(file))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise DataError("tokenizer.json cannot be read", where=file, got=error) from None
+        backend = read_backend(file)
         config = _read_json(folder / "tokenizer_config.json")
         config = _read_json(folder / "special_tokens_map.json") | config
-        named = {name: _content(config[name]) for name in NAMED if config.get(name)}
+        named = {name: _content(config[name], folder) for name in NAMED if config.get(name)}
         return cls(backend, named, _read_template(folder, config))
 
     def save(self, folder: str | Path) -> None:
@@ -144,8 +155,13 @@ class Tokenizer:
     @cached_property
     def turn_end_id(self) -> int:
         """The token that ends an assistant's turn, found in the template's own rendering."""
-        if self._turn_end is None:
+        if self.template is None:
             raise self._no_template("ends a turn")
+        if self._turn_end is None:
+            raise DataError(
+                "the chat template ends a turn with no token of the vocabulary",
+                do="add the token that it writes there, or use chat.with_chat(tokenizer)",
+            )
         return self.special(self._turn_end)
 
     @cached_property
@@ -158,12 +174,14 @@ class Tokenizer:
     def encode(self, text: str, *, literal: bool = False) -> list[int]:
         """Ids of a text, nothing added. `literal`: control strings in it are ordinary characters."""
         backend = self._literal[0] if literal else self.backend
-        return backend.encode(text, add_special_tokens=False).ids
+        with regex_limit():
+            return backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str], *, literal: bool = False) -> list[list[int]]:
         """encode() of many texts, in parallel."""
         backend = self._literal[0] if literal else self.backend
-        found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        with regex_limit():
+            found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -179,56 +197,113 @@ class Tokenizer:
         messages: Messages,
         add_generation_prompt: bool = False,
         tools: list[dict] | None = None,
+        **variables: Any,
     ) -> str:
-        """The conversation as the chat template writes it (transformers' own sandboxed renderer)."""
-        if self.template is None:
-            raise self._no_template("renders a conversation")
-        return chat.render(self.template, messages, add_generation_prompt, tools, self.named)
+        """The conversation as the chat template writes it; transformers' apply_chat_template agrees.
+
+        variables: what else the template reads (enable_thinking, keep_thinking; see chat.CHATML)
+        """
+        messages = checked(messages, self._has_placeholder)
+        parts = [(len(messages), add_generation_prompt)]
+        return self._rendered(messages, parts, tools, variables)[0]
+
+    def training_rows(
+        self, messages: Messages, tools: list[dict] | None = None, **variables: Any
+    ) -> list[tuple[list[int], list[bool]]]:
+        """(ids, supervised) of each row that a conversation is trained on; supervised marks the
+        assistant's tokens, turn end included.
+
+        Each assistant turn is supervised once, after exactly the ids that encode_prompt gives for the
+        messages before it. One row where the template leaves earlier turns as they were; several
+        where it drops their thoughts (turns.training_texts). `variables` as in render().
+        """
+        messages, tools, mark = self._unmistakable(messages, tools)
+        roles = [message["role"] for message in messages]
+        rows = training_texts(
+            lambda parts: self._rendered(messages, parts, tools, variables),
+            roles,
+            self._turn_over,
+            self.template == chat.CHATML and chat.drops_nothing(messages, variables),
+        )
+        return [self._encode_row(row.text, row.starts, row.learnt, mark) for row in rows]
 
     def encode_chat(
-        self, messages: Messages, tools: list[dict] | None = None
+        self, messages: Messages, tools: list[dict] | None = None, **variables: Any
     ) -> tuple[list[int], list[bool]]:
-        """Ids of a conversation and, for each, whether it is the assistant's (its turn end included)."""
-        ids, supervised = self._encode_turns(messages, tools, generate=False)
-        if not any(supervised):
+        """The one training row of a conversation; DataError where it makes several."""
+        rows = self.training_rows(messages, tools, **variables)
+        if len(rows) > 1:
             raise DataError(
-                "a conversation has no token to learn from",
-                wanted="at least one assistant turn",
-                got=f"roles {[message.get('role') for message in messages]}",
+                f"the chat template makes {len(rows)} training rows of a conversation",
+                wanted="one: no turn is changed by those that follow",
+                do="use training_rows, or keep_thinking=True with a template that knows it",
             )
-        return ids, supervised
+        return rows[0]
 
-    def encode_prompt(self, messages: Messages, tools: list[dict] | None = None) -> list[int]:
-        """Ids up to and including the generation prompt: an exact prefix of encode_chat's."""
-        return self._encode_turns(messages, tools, generate=True)[0]
+    def encode_prompt(
+        self, messages: Messages, tools: list[dict] | None = None, **variables: Any
+    ) -> list[int]:
+        """Ids up to and including the generation prompt: an exact prefix of the training row's."""
+        messages, tools, mark = self._unmistakable(messages, tools)
+        turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        parts = [(len(messages), True), *((n, True) for n in turns)]
+        text, *prompts = self._rendered(messages, parts, tools, variables)
+        return self._encode_row(text, starts(text, prompts), [], mark)[0]
 
-    def _encode_turns(
-        self, messages: Messages, tools: list[dict] | None, generate: bool
+    def _unmistakable(
+        self, messages: Messages, tools: list[dict] | None
+    ) -> tuple[list[dict[str, Any]], list[dict] | None, str]:
+        messages = checked(messages, self._has_placeholder)
+        return broken(messages, tools, self._control_pattern)
+
+    def _rendered(
+        self,
+        messages: list[dict[str, Any]],
+        parts: list[tuple[int, bool]],
+        tools: list[dict] | None,
+        variables: dict[str, Any],
+    ) -> list[str]:
+        if self.template is None:
+            raise self._no_template("renders a conversation")
+        return render_parts(
+            self.template,
+            messages,
+            parts,
+            tools=tools,
+            variables=self.named | variables,
+            trusted=self.template == chat.CHATML,
+        )
+
+    def _has_placeholder(self, kind: str) -> bool:
+        """Whether the template's placeholder for a kind of part is a control token; a template that
+        writes another than ours is left to itself."""
+        token = PLACEHOLDERS[kind]
+        return token in self._control or token not in (self.template or "")
+
+    def _turn_over(self, text: str, begin: int) -> int | None:
+        """Where the turn that begins at `begin` is over, its stop token included."""
+        for match in self._control_pattern.finditer(text, begin):
+            if self.special(match.group()) in self.stop_ids:
+                return match.end()
+        return None
+
+    def _encode_row(
+        self, text: str, borders: list[int], learnt: list[int], mark: str
     ) -> tuple[list[int], list[bool]]:
-        messages, tools, mark = chat.broken(list(messages), tools, self._control_pattern)
-        text = self.render(messages, generate, tools)
-        cuts = []
-        for index, message in enumerate(messages):
-            if message.get("role") == "assistant":
-                cuts.append(chat.turn_start(self.render, messages, index, tools, text))
+        """Ids of a rendered text, encoded apart on both sides of each border; supervised from each
+        offset in `learnt` to the stop token after it."""
         ids: list[int] = []
         supervised: list[bool] = []
-        starts, speaking = iter([*cuts, len(text) + 1]), False
-        start = next(starts)
-        for offset, piece, control, fresh in self._stretches(text, cuts):
-            if offset >= start and not speaking:
-                speaking, start = True, next(starts)
+        waiting, is_speaking = sorted(learnt), False
+        for offset, piece, control, fresh in self._stretches(text, borders):
+            if waiting and offset >= waiting[0]:
+                is_speaking = True
+                waiting.pop(0)
             new = [control] if control is not None else self._encode_stretch(piece, mark, fresh)
             ids += new
-            supervised += [speaking] * len(new)
+            supervised += [is_speaking] * len(new)
             if control in self.stop_ids:
-                speaking = False
-        if speaking:
-            raise DataError(
-                "the chat template does not end an assistant's turn",
-                wanted=f"one of the stop tokens {sorted(self.stop_ids)} after the turn",
-                got=repr(text[-60:]),
-            )
+                is_speaking = False
         return ids, supervised
 
     def _stretches(self, text: str, cuts: list[int]) -> Iterator[tuple[int, str, int | None, bool]]:
@@ -264,7 +339,8 @@ class Tokenizer:
         if (known := self._short.get(key)) is not None:
             return known
         backend = self._literal[0 if fresh else 1]
-        ids = backend.encode(piece.replace(mark, "") if mark else piece).ids
+        with regex_limit():
+            ids = backend.encode(piece.replace(mark, "") if mark else piece).ids
         if len(piece) <= 24 and len(self._short) < 4096 and not mark:
             self._short[key] = ids
         return ids
@@ -280,8 +356,8 @@ class Tokenizer:
         if self.template is None:
             return None
         if self.template == chat.CHATML:  # known without the renderer and its second of imports
-            return chat.TURN_END
-        return chat.turn_end(self.template, self.named, [token.content for token in self._added])
+            return chat.TURN_END if self.backend.token_to_id(chat.TURN_END) is not None else None
+        return chat.turn_end(self.render, [token.content for token in self._added])
 
     @cached_property
     def _control(self) -> dict[str, AddedToken]:
@@ -301,7 +377,7 @@ class Tokenizer:
     @cached_property
     def _prefix(self) -> str:
         """The dummy-prefix rule: "none", "first" (text start only) or "each" (after control too)."""
-        return _prefix_rule(json.loads(self._state_without_vocabulary()))
+        return prefix_rule(json.loads(self._state_without_vocabulary()))
 
     def _state_without_vocabulary(self) -> str:
         state = json.loads(self.backend.to_str())
@@ -319,7 +395,7 @@ class Tokenizer:
         if self._prefix == "none":
             return fresh, fresh
         for part in ("normalizer", "pre_tokenizer"):
-            state[part] = _without_prefix(state[part])
+            state[part] = without_prefix(state[part])
         inner = Backend.from_str(json.dumps(state))
         inner.encode_special_tokens = True
         return fresh, inner
@@ -332,63 +408,40 @@ class Tokenizer:
         )
 
 
-def _parts(tree: Any) -> Iterator[dict]:
-    """Every component inside a tokenizer.json part, sequences opened."""
-    if isinstance(tree, dict):
-        yield tree
-        for key in ("normalizers", "pretokenizers"):
-            for part in tree.get(key) or []:
-                yield from _parts(part)
-
-
-def _prefix_rule(state: dict) -> str:
-    rules = {"none"}
-    for part in (*_parts(state["normalizer"]), *_parts(state["pre_tokenizer"])):
-        if part["type"] == "Prepend" or (part["type"] == "ByteLevel" and part["add_prefix_space"]):
-            rules.add("each")
-        if part["type"] == "Metaspace":
-            scheme = part.get("prepend_scheme", "always")
-            rules.add({"always": "each", "first": "first", "never": "none"}[scheme])
-    return next(rule for rule in ("each", "first", "none") if rule in rules)
-
-
-def _without_prefix(tree: Any) -> Any:
-    """The same normalizer or pre-tokenizer, adding nothing before the text."""
-    if not isinstance(tree, dict) or tree["type"] == "Prepend":
-        return None
-    tree = dict(tree)
-    for key in ("normalizers", "pretokenizers"):
-        if key in tree:
-            kept = [_without_prefix(part) for part in tree[key]]
-            tree[key] = [part for part in kept if part is not None]
-    if tree["type"] == "Metaspace":
-        tree["prepend_scheme"] = "never"
-    if tree["type"] == "ByteLevel":
-        tree["add_prefix_space"] = False
-    return tree
-
-
-def _content(token: Any) -> str:
+def _content(token: Any, folder: Path) -> str:
     """A named token as a string; some folders write {"content": "</s>", "lstrip": false, ...}."""
-    return token["content"] if isinstance(token, dict) else str(token)
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise DataError("a named token is not a string", where=folder, got=repr(token)[:80])
+    return text
 
 
 def _read_template(folder: Path, config: dict) -> str | None:
     file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
     template = config.get("chat_template")
+    if file.is_file():
+        check_size(file, MAX_CONFIG)
+        try:
+            template = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError("the chat template is not UTF-8", where=file, got=error) from None
     if isinstance(template, list):  # several, by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    if not isinstance(template, str | None):
+        raise DataError(
+            "the chat template is not a string", where=folder, got=type(template).__name__
+        )
     return template
 
 
 def _read_json(file: Path) -> dict:
     if not file.is_file():
         return {}
+    check_size(file, MAX_CONFIG)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("a file of the tokenizer is no JSON", where=file, got=error) from None
     if not isinstance(found, dict):
         raise DataError("a file of the tokenizer is no JSON object", where=file)
