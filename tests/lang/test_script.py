@@ -6,7 +6,17 @@ import pytest
 
 from endonym.lang.normalize import clean, compose, latin_digits
 from endonym.lang.pack import pack
-from endonym.lang.script import counts, in_language, script_of, script_ranges, shares, why_not
+from endonym.lang.script import (
+    Switches,
+    counts,
+    foreign_share,
+    in_language,
+    script_of,
+    script_ranges,
+    shares,
+    switches,
+    why_not,
+)
 
 IN_THAI = [
     "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย",
@@ -105,3 +115,42 @@ def test_script_ranges_are_of_the_own_scripts():
     assert (0xAC00, 0xD7FF) in script_ranges("ko")
     assert (0x3041, 0x309F) in script_ranges("ja") and (0x4E00, 0x9FFF) in script_ranges("ja")
     assert script_ranges("vi") is None
+
+
+@pytest.mark.parametrize(
+    "text, language, share, with_latin",
+    [
+        ("กขค", "th", 0, 0),
+        ("กขค abc", "th", 0, 1 / 2),
+        ("กข αβ abcd", "th", 2 / 8, 6 / 8),
+        ("Hmm, English</think>กข 曼谷", "th", 1 / 2, 1 / 2),
+        ("서울 首都", "ko", 1 / 2, 1 / 2),  # Hanja is foreign to the pack of Korean
+        ("東京はとうきょう", "ja", 0, 0),
+        ("Bangkok กข", "en", 2 / 9, 2 / 9),  # Latin is its own
+        ("ກຂ ไท", "lo", 1 / 2, 1 / 2),
+        ("42 %", "th", 0, 0),
+    ],
+)
+def test_share_of_foreign_letters(text, language, share, with_latin):
+    assert foreign_share(text, language) == share
+    assert foreign_share(text, language, latin=True) == with_latin
+
+
+@pytest.mark.parametrize(
+    "text, language, count, words",
+    [
+        ("ใช้ Python 3 ได้", "th", 2, 4),
+        ("แมวกินปลา", "th", 0, 3),
+        ("I love ไทย and 한국", "en", 3, 5),
+        ("나는 Python을 쓴다", "ko", 2, 3),  # inside a word and between two
+        ("東京はとうきょうト", "ja", 0, None),  # kanji and kana are one; no words counted
+        ("ພາສາ Python", "lo", 1, None),
+        ("English</think>คำตอบ", "th", 0, 1),
+        ("123", "en", 0, 1),
+        ("", "en", 0, 0),
+    ],
+)
+def test_switch_points(text, language, count, words):
+    found = switches(text, language)
+    assert found == Switches(count, words)
+    assert found.rate == (None if words is None else count / words if words else 0.0)

@@ -68,9 +68,9 @@ def apply(text: str, names: list[str]) -> str:
         return text
     rules = [rule for name, rule in RULES.items() if name in names]
     before = ""
-    # Once, and once more to see that nothing changes. Only marks of several scripts on one letter
-    # need a third pass: what one rule removes or NFC reorders brings others together. It ends: a
-    # pass that changes a text makes it shorter or its marks better ordered.
+    # What one rule removes or NFC reorders can bring others together (marks of several scripts on
+    # one letter): so until a pass changes nothing. It ends, as a pass that changes a text makes it
+    # shorter, plainer or better ordered.
     while text != before:
         before = text
         for rule in rules:
