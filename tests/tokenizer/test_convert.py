@@ -1,8 +1,10 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import models
 
 from endonym.core.errors import DataError
 from endonym.tokenizer import convert
@@ -57,6 +59,53 @@ def test_encodes_as_the_score_merge_does(text):
 
 CONVERTED = convert.from_pieces(toy())
 REFERENCE = reference(toy())
+
+
+def joined(text, ranks):
+    """The joining itself: of all neighbours whose concatenation is a piece, the best, leftmost first."""
+    parts = list(text)
+    while True:
+        found = [(ranks.get(a + b, 1e9), n) for n, (a, b) in enumerate(pairwise(parts))]
+        best, place = min(found, default=(1e9, 0))
+        if best == 1e9:
+            return parts
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+
+
+PIECES = st.lists(st.text("ab", min_size=2, max_size=5), unique=True, max_size=12)
+
+
+@given(PIECES, st.lists(st.text("ab", max_size=30), min_size=1))
+def test_one_merge_a_piece_does_what_ranks_do(pieces, texts):
+    """Any pieces in any order of rank, those that overlap themselves and dead ones included."""
+    ranks = {"a": 100, "b": 101} | {piece: rank for rank, piece in enumerate(pieces)}
+    pairs = convert.merges(ranks)
+    assert len(pairs) == len(set(pairs)) <= len(pieces)
+    vocabulary = {piece: number for number, piece in enumerate(ranks)}
+    model = models.BPE(vocab=vocabulary, merges=pairs)
+    for text in texts:
+        assert [token.value for token in model.tokenize(text)] == joined(text, ranks)
+
+
+def test_runs_of_equal_rank_grow_from_the_left():
+    ranks = {"_" * length: 7 for length in range(1, 5)}  # as Llama's runs of spaces
+    model = models.BPE(
+        vocab={piece: n for n, piece in enumerate(ranks)}, merges=convert.merges(ranks)
+    )
+    for length in range(12):
+        found = [token.value for token in model.tokenize("_" * length)]
+        assert (
+            found
+            == joined("_" * length, ranks)
+            == ["____"] * (length // 4) + ["_" * (length % 4)] * (length % 4 > 0)
+        )
+
+
+def test_a_piece_that_its_letters_do_not_lead_to_has_no_merge():
+    ranks = {"a": 9, "b": 9, "c": 9, "ab": 1, "bc": 0, "abc": 2}
+    assert convert.last_join("abc", ranks) == ("a", "bc")
+    assert convert.merges(ranks) == [("b", "c"), ("a", "b"), ("a", "bc")]
+    assert convert.merges({"a": 9, "b": 9, "c": 9, "d": 9, "bc": 0, "abcd": 2}) == [("b", "c")]
 
 
 def test_named_tokens():

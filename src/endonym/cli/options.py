@@ -6,6 +6,10 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Language = Annotated[
+    str, typer.Option("--language", "-l", help="Of the texts that do not say: th, ko, ...")
+]
+Texts = "Data files, folders or patterns; LANGUAGE=PATH says whose words to count."
 
 
 def print_json(value: Any) -> None:
