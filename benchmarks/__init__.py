@@ -1,4 +1,4 @@
-"""Endonym against its peers, side by side in one run: `python -m benchmarks [sft] [generation]`.
+"""Endonym against its peers, side by side in one run: `python -m benchmarks [sft] [generation] [tokenizers]`.
 
     machine     what it ran on
     material    the weights, the texts and the prompts that all arms share
@@ -6,6 +6,8 @@
     compare     the other side: arms in processes of their own, turn by turn; medians and ratios
     sft         training arms: Endonym, TRL's SFTTrainer, a plain transformers loop
     generation  sampling arms: Endonym's engine, transformers' generate
+    tokenizers  learning, extending and encoding: Endonym, the stock trainer, transformers, tiktoken
+    superbpe    what superwords gain over plain BPE (a command of its own)
     page        the figures as text and as docs/results/benchmarks.md
 
 Speed is no test: nothing here passes or fails by a time. What does fail is a comparison of different

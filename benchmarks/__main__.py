@@ -1,4 +1,4 @@
-"""python -m benchmarks [sft] [generation]: figures on standard output, progress on standard error."""
+"""python -m benchmarks [PART]...: figures on standard output, progress on standard error."""
 
 import argparse
 import importlib.util
@@ -8,15 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generation, machine, page, sft
+from benchmarks import generation, machine, page, sft, tokenizers
 from benchmarks.material import SHAPES
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import EndonymError, MachineError
 
-PARTS = {"sft": sft, "generation": generation}
+PARTS = {"sft": sft, "generation": generation, "tokenizers": tokenizers}
+MODELS = ["sft", "generation"]
+"""The parts that run where none is named. The tokenizers' texts are not in the repository."""
 
-# (shape, precision, threads) of each part. One thread gives the CPU figure, two show that both sides
-# use them.
+# (shape, precision, threads) of each part; of tokenizers (language, size, threads). One thread gives
+# the CPU figure, two show that both sides use them.
 CASES = {
     "sft": [
         ("7M", "bfloat16", 1),
@@ -24,17 +26,32 @@ CASES = {
         ("7M", "bfloat16", 2),
     ],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
+    "tokenizers": [("th", 16_000, 1), ("ko", 16_000, 1)],
 }
-LARGE = {"sft": [("30M", "bfloat16", 1)], "generation": [("30M", "bfloat16", 1)]}
-QUICK = {"sft": [("7M", "bfloat16", 1)], "generation": [("7M", "float32", 1)]}
-TINY = {"sft": [("tiny", "float32", 1)], "generation": [("tiny", "float32", 1)]}
+LARGE = {
+    "sft": [("30M", "bfloat16", 1)],
+    "generation": [("30M", "bfloat16", 1)],
+    "tokenizers": [("th", 64_000, 1), ("ko", 64_000, 1)],
+}
+QUICK = {
+    "sft": [("7M", "bfloat16", 1)],
+    "generation": [("7M", "float32", 1)],
+    "tokenizers": [("th", 8_000, 1)],
+}
+TINY = {
+    "sft": [("tiny", "float32", 1)],
+    "generation": [("tiny", "float32", 1)],
+    "tokenizers": [("en", 1_000, 1)],
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Endonym beside TRL and transformers, in one run."
     )
-    parser.add_argument("parts", nargs="*", metavar="sft|generation", help="default: both")
+    parser.add_argument(
+        "parts", nargs="*", metavar="sft|generation|tokenizers", help="default: sft generation"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="one case a part, at most 2 rounds")
     parser.add_argument("--large", action="store_true", help="30M parameters: half an hour")
@@ -64,25 +81,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All comparisons asked for, one after the other."""
-    parts = given.parts or list(PARTS)
+    parts = given.parts or MODELS
     if not given.without_peers:
-        require_peers(["transformers", "trl"] if "sft" in parts else ["transformers"])
+        wanted = {"sft": "trl", "tokenizers": "tiktoken"}
+        require_peers(["transformers", *(wanted[part] for part in parts if part in wanted)])
     cases = TINY if given.tiny else QUICK if given.quick else LARGE if given.large else CASES
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats
     result: dict[str, Any] = {"machine": machine.describe()}
     for part in parts:
         result[part] = []
-        for shape, precision, threads in cases[part]:
-            label = f"{part}, {shape}, {precision}, threads {threads}"
+        for first, second, threads in cases[part]:
+            label = f"{part}, {first}, {second}, threads {threads}"
 
             def note(text: str, label: str = label) -> None:
                 print(f"{label}: {text}", file=sys.stderr)
 
             run, peers = PARTS[part].run, not given.without_peers
+            case = (SHAPES.get(first, first), second, threads)
             with tempfile.TemporaryDirectory(prefix="endonym-bench-") as folder:
-                result[part].append(
-                    run(SHAPES[shape], precision, threads, repeats, Path(folder), note, peers=peers)
-                )
+                result[part].append(run(*case, repeats, Path(folder), note, peers=peers))
     return result | {"load_after": machine.load()}
 
 

@@ -24,6 +24,7 @@ def page(result: dict[str, Any]) -> str:
     parts = [HEAD, _machine(result["machine"], result["load_after"])]
     parts += [_sft(each) for each in result.get("sft", [])]
     parts += [_generation(each) for each in result.get("generation", [])]
+    parts += [_tokenizers(each) for each in result.get("tokenizers", [])]
     return "\n".join(parts)
 
 
@@ -121,6 +122,45 @@ def _generation(each: dict[str, Any]) -> str:
         for row in each["rows"]
     ]
     return "\n".join([_title("Generation", each), note, "", _table(heads, rows), ""])
+
+
+def _tokenizers(each: dict[str, Any]) -> str:
+    threads = f"{each['threads']} thread" + ("s" if each["threads"] > 1 else "")
+    title = (
+        f"## Tokenizers: {each['language']}, {each['size']:,} tokens, {threads}, "
+        f"{each['repeats']} rounds\n"
+    )
+    note = (
+        f"Learnt from {each['learnt_bytes'] / 1e6:.1f} MB, which are also what is encoded; bytes per "
+        f"token on {each['held_out_bytes'] / 1e6:.1f} MB held out. Peak is the whole process, in "
+        "brackets before the work began."
+    )
+    heads = [
+        "arm",
+        "MB per CPU-s",
+        "CPU ratio",
+        "MB per s",
+        "wall ratio",
+        "peak",
+        "bytes per token",
+    ]
+    tables = []
+    for part, name in (("learn", "Learning"), ("encode", "Encoding")):
+        rows = [
+            [
+                row["arm"],
+                "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["mb_per_cpu_second"]),
+                _ratio(row, "cpu_ratio"),
+                "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["mb_per_second"]),
+                _ratio(row, "wall_ratio"),
+                f"{row['peak_bytes'] / 1e9:.2f} GB ({row['before_bytes'] / 1e9:.2f})",
+                f"{row['bytes_per_token']:.2f}" if "bytes_per_token" in row else "",
+            ]
+            for row in each[part]
+        ]
+        width = len(heads) if part == "learn" else -1
+        tables += [f"{name}:", "", _table(heads[:width], [row[:width] for row in rows]), ""]
+    return "\n".join([title, note, "", *tables])
 
 
 def _speed(row: dict[str, Any], key: str) -> str:

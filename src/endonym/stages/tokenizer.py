@@ -12,6 +12,7 @@ from endonym.core.context import Context
 from endonym.core.stage import Outcome, Slot, Stage
 
 if TYPE_CHECKING:
+    from endonym.data.document import Document
     from endonym.tokenizer.folder import Tokenizer
 
 
@@ -19,6 +20,13 @@ class TokenizerConfig(Config):
     vocab_size: int = Field(ge=300)
     language: str = ""
     """Language whose words merges must not cross ("" where white space parts them)."""
+    superwords_from: int | None = Field(default=None, ge=300)
+    """Size at which merges begin to cross words; None for never (tokenizer/superbpe.py)."""
+    parity: bool = False
+    """Whether merges go to the language that pays most tokens a character (by the documents' own
+    language) instead of to the most frequent pair of all."""
+    reserved: list[str] = []
+    """Control tokens to be kept for later, after the three of ChatML (modality spans, for example)."""
 
 
 def tokenizer(
@@ -26,27 +34,48 @@ def tokenizer(
 ) -> Outcome:
     """A tokenizer folder (tokenizer.json, ChatML template) out of documents."""
     from endonym.lang.segment import segmenter
+    from endonym.tokenizer.corpus import equal_lengths
     from endonym.tokenizer.train import train
 
-    segment = segmenter(config.language) if config.language else None
-    made = train(Texts(text), config.vocab_size, segment)
+    texts = by_language(text) if config.parity else Texts(text)
+    made = train(
+        texts,
+        config.vocab_size,
+        segmenter(config.language) if config.language else None,
+        parity=equal_lengths(texts) if config.parity else None,
+        superwords_from=config.superwords_from,
+        reserved=config.reserved,
+    )
     made.save(out)
     figures = {"vocab_size": made.vocab_size, "bytes_per_token": density(made, text)}
     return Outcome(figures, licences(text))
 
 
 class Texts:
-    """Every text of some documents, in order; may be read more than once."""
+    """Every text of some documents, or those of one language, in order; may be read more than once."""
 
-    def __init__(self, documents: dict[str, Artifact]):
+    def __init__(self, documents: dict[str, Artifact], language: str | None = None):
         self._files = [artifact.file("documents.parquet") for artifact in documents.values()]
+        self._language = language
 
     def __iter__(self) -> Iterator[str]:
-        from endonym.data.document import Document, read_table
-
-        for file in self._files:
-            for document in read_table(file, Document):
+        for document in rows(self._files):
+            if self._language in (None, document.language):
                 yield document.text
+
+
+def rows(files: list[Path]) -> "Iterator[Document]":
+    from endonym.data.document import Document, read_table
+
+    for file in files:
+        yield from read_table(file, Document)
+
+
+def by_language(documents: dict[str, Artifact]) -> dict[str, Texts]:
+    """The texts of each language that the documents name, in the order of their first ones."""
+    files = [artifact.file("documents.parquet") for artifact in documents.values()]
+    languages = dict.fromkeys(document.language for document in rows(files))
+    return {language: Texts(documents, language) for language in languages}
 
 
 def density(

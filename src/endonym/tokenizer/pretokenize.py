@@ -21,6 +21,14 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 Ranges = Sequence[tuple[int, int]]
 
 
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)(?![\p{L}\p{M}])"
+_REST = r"|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+PHRASE = 16
+"""Words of one loose pre-token. It bounds the work of encoding and of training; every seventeenth word
+cannot join the one before it."""
+
+
 def words(longest: int = LONGEST_RUN) -> str:
     """Our split pattern, for tokenizers made from nothing.
 
@@ -29,13 +37,22 @@ def words(longest: int = LONGEST_RUN) -> str:
     punctuation with the line ends that follow it; line ends; white space, whose last space goes to
     the word after it (so indentation stays in one piece).
     """
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)(?![\p{L}\p{M}])"
-        rf"|[^\r\n\p{{L}}\p{{M}}\p{{N}}]?(?:[\p{{L}}\p{{M}}]\p{{M}}*){{1,{longest}}}"
-        r"|\p{N}"
-        r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    return rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{M}}\p{{N}}]?{_run(longest)}{_REST}"
+
+
+def phrases(longest: int = LONGEST_RUN, words: int = PHRASE) -> str:
+    """The loose pattern of superwords: words() with up to `words` words in one piece.
+
+    Words, each with its English suffix, join over single spaces. Digits, punctuation, line ends and
+    longer white space part as in words(), so each piece is one or several pieces of words() exactly.
+    """
+    word = rf"{_run(longest)}(?:{_SUFFIX})*"
+    several = rf"{word}(?: {word}){{0,{words - 1}}}"
+    return rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{M}}\p{{N}}]?{several}{_REST}"
+
+
+def _run(longest: int) -> str:
+    return rf"(?:[\p{{L}}\p{{M}}]\p{{M}}*){{1,{longest}}}"
 
 
 def marks(script: Ranges) -> str:
