@@ -1,13 +1,14 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from endonym.core.errors import DataError
-from endonym.tokenizer import chat, convert
+from endonym.tokenizer import chat, convert, corpus, growth, keep, letters, pretokenize
 from endonym.tokenizer.extend import bytes_per_token, extend, read_pieces
 from endonym.tokenizer.folder import Tokenizer
 from endonym.tokenizer.train import train
@@ -255,6 +256,175 @@ def test_vocabularies_of_other_kinds_are_refused():
         Units.of(unigram)
     with pytest.raises(DataError, match="cannot write every byte"):
         Units.of({"model": {"type": "BPE", "vocab": {"a": 0}}})
+
+
+def with_model(old, **settings):
+    state = json.loads(old.backend.to_str())
+    state["model"] |= settings
+    return Tokenizer(Backend.from_str(json.dumps(state)), old.named, old.template)
+
+
+def test_a_unigram_base_is_refused_with_a_reason():
+    from tokenizers import models
+
+    pieces = [("<unk>", 0.0), ("a", -1.0), ("ab", -2.0)]
+    unigram = Tokenizer(Backend(models.Unigram(pieces, unk_id=0)), {})
+    with pytest.raises(DataError, match="no merges but a probability for each piece"):
+        extend(unigram, LEARNT, 100, script=THAI_SCRIPT)
+
+
+def test_a_broken_base_is_refused():
+    model = json.loads(train(english(50), 300).backend.to_str())["model"]
+    never = {"vocab": model["vocab"] | {"yz": 300, "xyz": 301}}
+    never["merges"] = [*model["merges"], ["x", "yz"]]  # nothing makes yz
+    with pytest.raises(DataError, match="can never be made"):
+        extend(with_model(train(english(50), 300), **never), LEARNT, 400, script=THAI_SCRIPT)
+    suffixed = with_model(train(english(50), 300), end_of_word_suffix="</w>")
+    with pytest.raises(DataError, match="places of its tokens in words"):
+        extend(suffixed, LEARNT, 400, script=THAI_SCRIPT)
+
+
+@pytest.mark.parametrize("texts", [[], [""], [" \n", "\t"]])
+def test_an_empty_corpus_is_said(texts):
+    with pytest.raises(DataError, match="no text to learn from"):
+        extend(sentencepiece_like(), texts, 700, script=THAI_SCRIPT)
+
+
+def test_a_corpus_without_the_script_is_said():
+    with pytest.raises(DataError, match="nothing of the script") as told:
+        extend(sentencepiece_like(), ["한국어 and English"], 700, script=THAI_SCRIPT)
+    assert "U+0E00 to U+0E7F" in told.value.wanted
+    assert "Hang" in told.value.got and "Latn" in told.value.got
+
+
+def test_a_size_below_the_old_one_is_said():
+    old = sentencepiece_like()
+    with pytest.raises(DataError, match="smaller than the old one"):
+        extend(old, LEARNT, old.vocab_size - 1, script=THAI_SCRIPT)
+
+
+def test_checked_texts_are_counted_by_label(old, grown):
+    again = extend(
+        old,
+        LEARNT,
+        old.vocab_size + GROWTH,
+        script=THAI_SCRIPT,
+        segment=by_dictionary,
+        check={"English": english(30, 7), "Thai": ["no Thai", *UNSEEN[:9]], "none": []},
+    )
+    assert again.tokenizer.identity == grown.tokenizer.identity
+    found = again.figures["check"]
+    assert found["English"] | {"first": None} == found["English"]
+    assert (found["English"]["texts"], found["English"]["changed"]) == (30, 0)
+    assert found["English"]["bytes_per_token_before"] == found["English"]["bytes_per_token_after"]
+    assert (found["Thai"]["texts"], found["Thai"]["changed"]) == (10, 9)
+    assert found["Thai"]["first"] == UNSEEN[0][:80]
+    assert found["none"]["texts"] == found["none"]["changed"] == 0
+    assert (
+        extend(old, LEARNT, old.vocab_size, check={"a": ["b"]}).figures["check"]["a"]["texts"] == 1
+    )
+
+
+def test_a_latin_language_may_change_old_text_and_it_is_counted():
+    old = train(english(5), 300)
+    grown = extend(old, english(300), 400, check={"English": english(20, 4)})
+    assert grown.figures["check"]["English"]["changed"] > 0
+
+
+def test_digits_stay_alone_where_they_stand_alone():
+    old = sentencepiece_like()
+    grown = extend(old, ["in 1999 and 1999 is the 1999th 12, a1999\n"] * 9, old.vocab_size + 60)
+    assert grown.figures["added"] > 0
+    names = {number: token for token, number in grown.tokenizer.backend.get_vocab().items()}
+    assert not any(letter.isdigit() for number in grown.pieces for letter in names[number])
+    assert grown.tokenizer.encode("1999") == old.encode("1999")
+
+
+def test_whole_words_are_looked_up_first_where_the_base_does_so():
+    """ignore_merges (Llama 3): the same tokens are learnt, old text keeps its ids."""
+    old = with_model(train(english(200), OLD_SIZE), ignore_merges=True)
+    plain = with_model(old, ignore_merges=False)
+    size = old.vocab_size + GROWTH
+    grown, other = (
+        extend(each, LEARNT, size, script=THAI_SCRIPT, segment=by_dictionary)
+        for each in (old, plain)
+    )
+    assert json.loads(grown.tokenizer.backend.to_str())["model"]["ignore_merges"] is True
+    assert grown.tokenizer.backend.get_vocab() == other.tokenizer.backend.get_vocab()
+    for line in english(50, 3):
+        assert grown.tokenizer.encode(line) == old.encode(line)
+    tokens = {n: token for token, n in grown.tokenizer.backend.get_vocab().items()}
+    for number in grown.pieces:  # each new token is met as a whole word
+        assert [part.id for part in grown.tokenizer.backend.model.tokenize(tokens[number])] == [
+            number
+        ]
+    for line in UNSEEN:
+        assert len(grown.tokenizer.encode(line)) <= len(other.tokenizer.encode(line))
+
+
+def test_characters_are_counted_as_the_base_reads_them():
+    import unicodedata
+
+    state = json.loads(train(english(50), 300).backend.to_str()) | {"normalizer": {"type": "NFC"}}
+    old = Tokenizer(Backend.from_str(json.dumps(state)), {})
+    hangul = [(0x1100, 0x11FF), (0xAC00, 0xD7A3)]
+    composed = ["대한민국 한국어 교육 대한민국\n"] * 5
+    in_jamo = [unicodedata.normalize("NFD", text) for text in composed]
+    a, b = (extend(old, texts, 330, script=hangul).tokenizer for texts in (composed, in_jamo))
+    assert a.identity == b.identity
+
+
+def test_no_giant_line_reaches_the_old_tokenizer(monkeypatch):
+    lengths, batches = [], keep.batches
+    monkeypatch.setattr(
+        keep, "batches", lambda lines: batches(lengths.append(len(x)) or x for x in lines)
+    )
+    line = "".join(thai(300)).replace("\n", " ")
+    grown = extend(sentencepiece_like(), [line], 400, script=THAI_SCRIPT)
+    assert len(line) > corpus.LONGEST_LINE >= max(lengths)
+    assert sum(lengths) == len(line)
+    assert grown.figures["added"] > 50
+
+
+def test_no_run_that_the_trainer_gets_is_longer_than_the_longest(monkeypatch):
+    runs, merges = [], letters.merges
+
+    def spy(lines, *settings):
+        runs.extend(len(run) for line in lines for run in line.split(" "))
+        return merges(lines, *settings)
+
+    monkeypatch.setattr(letters, "merges", spy)
+    unspaced = "".join(thai(60)).replace(" ", "").replace("\n", "")
+    extend(sentencepiece_like(), [unspaced], 400, script=THAI_SCRIPT)
+    assert 1 < max(runs) <= pretokenize.LONGEST_RUN
+
+
+def test_no_merge_crosses_the_end_of_a_text():
+    old = sentencepiece_like()
+    grown = extend(old, ["ขก"] * 10, old.vocab_size + 10, script=THAI_SCRIPT)
+    tokens = set(grown.tokenizer.backend.get_vocab()) - set(old.backend.get_vocab())
+    assert tokens == {"ก", "ข", "ขก"}
+
+
+def test_runs_are_cut_at_the_longest():
+    cut = growth._too_long(np.zeros(200, bool))
+    assert np.flatnonzero(cut).tolist() == [63, 127, 191]
+    with_border = np.zeros(200, bool)
+    with_border[10] = True
+    assert np.flatnonzero(growth._too_long(with_border)).tolist() == [74, 138]
+
+
+def test_a_character_that_is_only_looked_up_gets_its_merges():
+    """ignore_merges: a token that no merge makes is met alone only; inside a word it is bytes."""
+    old = train(english(50), 300)
+    spelt = Units(byte_fallback=False).spell("น")
+    model = json.loads(old.backend.to_str())["model"]
+    old = with_model(old, vocab=model["vocab"] | {spelt: 300}, ignore_merges=True)
+    assert old.encode("น") == [300] and 300 not in old.encode("นน")
+    grown = extend(old, LEARNT, 400, script=THAI_SCRIPT).tokenizer
+    merges = json.loads(grown.backend.to_str())["model"]["merges"]
+    assert spelt in {left + right for left, right in merges}
+    assert grown.encode("น") == [300]
 
 
 def test_as_good_as_a_vocabulary_from_nothing():

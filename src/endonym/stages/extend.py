@@ -15,14 +15,26 @@ class ExtendConfig(Config):
     """Of the result, old tokens included."""
     language: str = ""
     """Whose script the new tokens are of, and whose words no merge crosses ("" = any, no words)."""
+    keep: float = Field(default=1.0, gt=0, le=1)
+    """Share of the old tokens that stay, by their use in `usage` (K-EXAONE: 0.7). The ids of the others
+    go to new tokens."""
 
 
 def extend(
-    config: ExtendConfig, context: Context, out: Path, *, base: Artifact, text: dict[str, Artifact]
+    config: ExtendConfig,
+    context: Context,
+    out: Path,
+    *,
+    base: Artifact,
+    text: dict[str, Artifact],
+    usage: dict[str, Artifact] | None = None,
+    check: dict[str, Artifact] | None = None,
 ) -> Outcome:
     """A tokenizer folder and pieces.json: for every new id the old ids that it is made of.
 
-    The turn marks of ChatML are added where the base has none, and its template with them.
+    The turn marks of ChatML are added where the base has none, and its template with them. With keep
+    below 1, `usage` holds text of all that the model must still read. Of the documents in `check`
+    (other languages, code) it is counted how many have other ids than before: changed_<label>.
     """
     from endonym.lang.script import script_ranges
     from endonym.lang.segment import segmenter
@@ -39,14 +51,19 @@ def extend(
         script=script_ranges(config.language) if config.language else None,
         segment=segmenter(config.language) if config.language else None,
         specials=chat.SPECIALS[1:],
+        keep=config.keep,
+        usage=Texts(usage) if usage else None,
+        check={label: list(Texts({label: each})) for label, each in (check or {}).items()},
     )
     result.save(out)
     figures = {
         "vocab_size": result.tokenizer.vocab_size,
         "bytes_per_token_before": density(old, text),
         "bytes_per_token": density(result.tokenizer, text),
-        **{k: v for k, v in result.figures.items() if not k.startswith("bytes_per_token")},
+        **{k: v for k, v in result.figures.items() if isinstance(v, int)},
     }
+    for label, found in result.figures["check"].items():
+        figures |= {f"checked_{label}": found["texts"], f"changed_{label}": found["changed"]}
     return Outcome(figures, [*base.record["licences"], *licences(text)])
 
 
@@ -55,6 +72,11 @@ STAGE = Stage(
     version=1,
     kind="tokenizer",
     config=ExtendConfig,
-    slots={"base": Slot("model"), "text": Slot("documents", many=True)},
+    slots={
+        "base": Slot("model"),
+        "text": Slot("documents", many=True),
+        "usage": Slot("documents", many=True, optional=True),
+        "check": Slot("documents", many=True, optional=True),
+    },
     function=extend,
 )

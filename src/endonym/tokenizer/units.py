@@ -5,15 +5,16 @@ stand-in) and characters with byte fallback (SentencePiece BPE: Llama 2, Mistral
 """
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from tokenizers import Tokenizer as Backend
+from tokenizers.normalizers import Normalizer
 
 from endonym.core.errors import DataError
+from endonym.tokenizer.corpus import Segmenter
 from endonym.tokenizer.pretokenize import Ranges
-from endonym.tokenizer.train import Segmenter
 
 SPACE = "\u2581"
 """SentencePiece's mark for a space."""
@@ -91,8 +92,21 @@ class Units:
         """The kind of a tokenizer.json, or an error for what cannot be extended by merges."""
         model = state["model"]
         if model["type"] != "BPE":
+            reason = {
+                "Unigram": ": it has no merges but a probability for each piece, and a piece more "
+                "would change how old text is cut"
+            }
             raise DataError(
-                "only a BPE vocabulary can be extended by merges", wanted="BPE", got=model["type"]
+                "only a BPE vocabulary can be extended by merges",
+                wanted="BPE",
+                got=model["type"] + reason.get(model["type"], ""),
+                do="choose a base with a BPE vocabulary, or train a tokenizer from nothing",
+            )
+        if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+            raise DataError(
+                "a BPE vocabulary that marks the places of its tokens in words",
+                wanted="tokens that are joined as they are written",
+                got="continuing_subword_prefix or end_of_word_suffix",
             )
         if model.get("byte_fallback") and "<0x00>" in model["vocab"]:
             return cls(byte_fallback=True)
@@ -128,14 +142,24 @@ class Units:
         size = max(vocabulary.values()) + 1
         length, bound = np.zeros(size, np.int64), np.zeros(size, bool)
         alone, opens = np.zeros(size, bool), np.zeros(size, bool)
+        single = self.byte_fallback and script.ranges is None and _digits_stand_alone(vocabulary)
         for token, number in vocabulary.items():
             raw = self.raw(token)
             length[number], alone[number] = len(raw), self.is_byte(token)
+            alone[number] |= single and token.isnumeric()
             bound[number] = not alone[number] and script.binds(raw)
             opens[number] = self.byte_fallback and token.startswith(SPACE)
         for token in added:
             length[token["id"]], alone[token["id"]] = len(token["content"].encode()), True
         return Tables(length, bound, alone, opens)
+
+
+def _digits_stand_alone(vocabulary: dict[str, int]) -> bool:
+    """Whether no token of a SentencePiece vocabulary has two digits, as in Llama 2's: there is no
+    pre-tokenizer that would say so."""
+    return not any(
+        token[-1:].isnumeric() and token[-2:].isnumeric() and len(token) > 1 for token in vocabulary
+    )
 
 
 @dataclass(frozen=True)
@@ -157,22 +181,35 @@ class Tables:
         return np.append(inner, True)
 
     def word_ends(
-        self, ids: np.ndarray, line: str, backend: Backend, segment: Segmenter
+        self,
+        ids: np.ndarray,
+        last: np.ndarray,
+        lines: Sequence[str],
+        normalizer: Normalizer | None,
+        segment: Segmenter,
     ) -> np.ndarray:
-        """[N] bool: a word of `segment` ends where token i ends. Tokens across a word's end stay whole."""
-        text = backend.normalizer.normalize_str(line) if backend.normalizer else line
-        space = len(SPACE.encode()) if self.opens.any() else 1
-        words = segment(text.replace(SPACE, " ") if space > 1 else text)
-        ends = np.cumsum([len(word.encode()) + (space - 1) * word.count(" ") for word in words])
-        tokens = np.cumsum(self.length[ids])
-        if tokens[-1] != ends[-1]:
-            raise DataError(
-                "words and tokens of a line differ in length",
-                where=repr(line[:60]),
-                wanted=f"{tokens[-1]} bytes in words",
-                got=int(ends[-1]),
-                do="use a segmenter that keeps every character, white space included",
-            )
-        # a word that is nothing but white space belongs to the word after it, as in encoding
-        kept = [end for end, word in zip(ends, words) if not word.isspace()]
-        return np.isin(tokens, kept)
+        """[N] bool: a word of `segment` ends where token i ends. Tokens across a word's end stay whole.
+
+        ids: of all lines, one after the other; last: the place of each line's last token.
+        """
+        space = SPACE if self.opens.any() else " "
+        token_ends = np.cumsum(self.length[ids])
+        word_ends, end = [], 0
+        for line, goal in zip(lines, token_ends[last].tolist()):
+            text, start = normalizer.normalize_str(line) if normalizer else line, end
+            for word in segment(text.replace(space, " ")):
+                end += len(word.replace(" ", space).encode())
+                # a word that is nothing but white space belongs to the word after it, as in encoding
+                if not word.isspace():
+                    word_ends.append(end)
+            if end != goal:
+                raise DataError(
+                    "words and tokens of a line differ in length",
+                    where=repr(line[:60]),
+                    wanted=f"{goal - start} bytes in words",
+                    got=end - start,
+                    do="use a segmenter that keeps every character, white space included",
+                )
+        is_end = np.zeros(end + 1, bool)
+        is_end[word_ends] = True
+        return is_end[token_ends]
