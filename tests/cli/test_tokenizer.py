@@ -177,6 +177,23 @@ def test_extend_needs_one_number(place, tmp_path):
             )  # fmt: skip
 
 
+def test_extend_says_whether_other_texts_keep_their_ids(place, tmp_path):
+    text = asked("extend", place / "base", "--text", f"th={place}/thai.jsonl", "--add", 50,
+                 "--out", tmp_path / "made", "--check", place / "english.jsonl", "--phrases")  # fmt: skip
+    assert "english: 0 of 60 texts have other ids than before" in text
+    assert "wanted 50, added 50" in text
+
+
+def test_a_part_of_the_old_vocabulary_is_replaced(place, tmp_path):
+    old = read(place / "base")
+    arguments = ["extend", place / "base", "--text", f"th={place}/thai.jsonl",
+                 "--size", old.vocab_size, "--out", tmp_path / "made", "--keep", 0.8]  # fmt: skip
+    with pytest.raises(RecipeError, match="--keep and --usage go together"):
+        asked(*arguments)
+    told = json.loads(asked(*arguments, "--usage", place / "english.jsonl", "--json"))
+    assert told["figures"]["dropped"] > 0 and read(tmp_path / "made").vocab_size == old.vocab_size
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from endonym.cli import app\n"

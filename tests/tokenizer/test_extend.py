@@ -340,6 +340,15 @@ def test_digits_stay_alone_where_they_stand_alone():
     assert grown.tokenizer.encode("1999") == old.encode("1999")
 
 
+def test_native_digits_stand_alone_too():
+    texts = ["พ.ศ. ๒๕๖๗ และ ๒๕๖๗ ในปี ๒๕๖๗\n"] * 9
+    grown = extend(sentencepiece_like(), texts, sentencepiece_like().vocab_size + 60, script=THAI_SCRIPT)
+    names = {number: token for token, number in grown.tokenizer.backend.get_vocab().items()}
+    learnt = [names[number] for number in grown.pieces]
+    assert {"๒", "ปี"} < set(learnt), "digits are characters of the script, words are learnt"
+    assert not [token for token in learnt if len(token) > 1 and any(map(str.isdigit, token))]
+
+
 def test_whole_words_are_looked_up_first_where_the_base_does_so():
     """ignore_merges (Llama 3): the same tokens are learnt, old text keeps its ids."""
     old = with_model(train(english(200), OLD_SIZE), ignore_merges=True)

@@ -13,9 +13,23 @@ def told(figures: dict[str, Any]) -> str:
         if isinstance(value, dict):
             parts.append(f"{name}: ({told(value)})")
         elif value is not None:
-            number = isinstance(value, int | float)
-            parts.append(f"{name} {value:,.5g}" if number else f"{name} {value}")
+            form = {float: ",.4g", int: ",d"}.get(type(value), "")
+            parts.append(f"{name} {value:{form}}")
     return ", ".join(parts)
+
+
+def checks(found: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each text that was checked: whether its ids stayed, and what it costs now."""
+    lines = []
+    for label, one in found.items():
+        before, after = one["bytes_per_token_before"], one["bytes_per_token_after"]
+        line = f"{label}: {one['changed']:,} of {one['texts']:,} texts have other ids than before"
+        if one["changed"]:
+            line += (
+                f", bytes per token {before:.3f} -> {after:.3f}; the first: {one['first']!r:.80}"
+            )
+        lines.append(line)
+    return lines
 
 
 def show(rows: list[dict[str, Any]], premiums: list[dict[str, Any]]) -> None:

@@ -147,6 +147,13 @@ def extend(
         float,
         typer.Option("--keep", min=0.0, max=1.0, help="Share of old tokens kept, by use."),
     ] = 1.0,
+    usage: Annotated[
+        list[str] | None,
+        typer.Option("--usage", metavar="TEXT", help="With --keep: all that must stay readable."),
+    ] = None,
+    words: Annotated[
+        bool, typer.Option("--words/--phrases", help="Merges end at words, or may cross them.")
+    ] = True,
     pattern: Annotated[
         str | None,
         typer.Option("--pattern", help="Family or split pattern, if BASE does not tell."),
@@ -157,6 +164,12 @@ def extend(
     """A tokenizer grown for a language by continuing its merges; old ids keep their meaning."""
     if (add is None) == (size is None):
         raise RecipeError("say how far to grow", wanted="--add N or --size N, one of them")
+    if (keep < 1) != bool(usage):
+        raise RecipeError(
+            "--keep and --usage go together: tokens that --usage does not use are dropped first",
+            wanted="--keep 0.7 --usage TEXT... (the languages, code and numbers to be read on)",
+            got=f"--keep {keep:g}, {len(usage or [])} texts of usage",
+        )
     _check_free(out)
     from endonym.lang.script import script_ranges
     from endonym.tokenizer import extend as method
@@ -176,8 +189,9 @@ def extend(
         learnt,
         size if size is not None else old.vocab_size + add,
         script=script_ranges(code) if code else None,
-        segment=_segmenter(by_language),
+        segment=_segmenter(by_language) if words else None,
         keep=keep,
+        usage=[text for each in usage or [] for text in corpora.corpus(each, "", field)[2]] or None,
         check=checked or None,
     )
     grown.save(out)
@@ -233,6 +247,8 @@ def _report(
             rows.append(row | found.to_dict())
     if as_json:
         return print_json({"folder": str(out), "figures": figures, "measures": rows})
-    typer.echo(measured.told(figures))
+    typer.echo(measured.told({name: each for name, each in figures.items() if name != "check"}))
+    for line in measured.checks(figures.get("check") or {}):
+        typer.echo(line)
     measured.show(rows, [])
     typer.echo(f"written: {out}")

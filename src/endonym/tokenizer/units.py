@@ -142,7 +142,7 @@ class Units:
         size = max(vocabulary.values()) + 1
         length, bound = np.zeros(size, np.int64), np.zeros(size, bool)
         alone, opens = np.zeros(size, bool), np.zeros(size, bool)
-        single = self.byte_fallback and script.ranges is None and _digits_stand_alone(vocabulary)
+        single = self.byte_fallback and _digits_stand_alone(vocabulary)
         for token, number in vocabulary.items():
             raw = self.raw(token)
             length[number], alone[number] = len(raw), self.is_byte(token)
