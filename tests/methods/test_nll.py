@@ -124,3 +124,26 @@ def test_token_logprobs():
     ours = token_logprobs(hidden[:36].view(4, 9, D), head, labels[:36].view(4, 9), chunk=7)
     assert ours.shape == (4, 9) and ours.dtype == torch.float32
     torch.testing.assert_close(ours.view(-1), truth[:36], rtol=1e-5, atol=1e-5)  # float32 sums
+
+
+@pytest.mark.parametrize("block", [1 << 18, 3 * V])
+def test_soft_cap(block, monkeypatch):
+    # logits of size 12 under a cap of 4: most are on its shoulders. float32, as test_chunked_is_naive
+    monkeypatch.setattr("endonym.methods.nll._BLOCK", block)
+
+    def capped(hidden, head, labels, weights):
+        z = 4 * torch.tanh(hidden @ head.t() / 4)
+        return (F.cross_entropy(z, labels, reduction="none") * weights).sum()
+
+    ours, naive = inputs(), inputs()
+    found = nll(*ours, chunk=8, cap=4.0)
+    found.value.backward()
+    capped(*naive).backward()
+    torch.testing.assert_close(found.value, capped(*naive), rtol=1e-6, atol=1e-5)
+    for a, b in zip(ours[:2], naive[:2]):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+    logp = (4 * torch.tanh(naive[0] @ naive[1].t() / 4)).log_softmax(-1)
+    wanted = logp.gather(1, naive[2][:, None])[:, 0]
+    found = token_logprobs(*ours[:3], cap=4.0)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, token_logprobs(*ours[:3]), atol=0.1)

@@ -10,6 +10,7 @@ from endonym.model.hf import new
 SIZES = dict(
     vocab_size=23, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4
 )
+# fmt: off
 KINDS = {
     "grouped": dict(num_key_value_heads=2),
     "every head its own": dict(num_key_value_heads=4),
@@ -19,7 +20,35 @@ KINDS = {
     "head apart, wide heads": dict(
         num_key_value_heads=2, tie_word_embeddings=False, head_dim=16, rope_theta=500.0
     ),
+    "norms after": dict(num_key_value_heads=2, norm_after=True),
+    "norms around, HyperCLOVA X": dict(
+        num_key_value_heads=2, norm_after=True, norm_before=True, embedding_multiplier=3.0,
+        residual_multiplier=0.3, attention_multiplier=0.2, logits_scaling=0.4,
+    ),
+    "biases of q, k and v alone": dict(num_key_value_heads=2, qkv_bias=True),
+    "a part of the channels turned": dict(num_key_value_heads=2, partial_rotary_factor=0.5),
+    "soft cap": dict(num_key_value_heads=2, final_logit_softcapping=2.0),
+    "window, no positions elsewhere": dict(
+        num_key_value_heads=2, sliding_window=4, rope_layers="sliding",
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "skips": dict(num_key_value_heads=2, skips=[(1, -1), (2, 0)], skip_alpha=0.7),
+    "experts": dict(
+        num_key_value_heads=2,
+        experts=dict(count=4, chosen=2, width=24, shared=1, router="sigmoid", first_dense=1),
+    ),
+    "yarn": dict(
+        num_key_value_heads=2, rope_scaling=dict(
+            type="yarn", factor=4.0, original_max_position_embeddings=8
+        ),
+    ),
+    "dynamic": dict(
+        num_key_value_heads=2, max_position_embeddings=8,
+        rope_scaling=dict(type="dynamic", factor=2.0),
+    ),
 }
+
+# fmt: on
 
 
 def model(**changes):
@@ -47,7 +76,8 @@ def pairs_of_steps(lm, rows, steps=5, step=None):
     for number in range(steps):
         tokens = ids[torch.arange(rows), lengths + number]
         ours, plain = step(tokens, caches[0]), lm(tokens[:, None], cache=caches[1])[:, 0]
-        assert caches[0].lengths.equal(caches[1].lengths) and caches[0].longest == 10 + number
+        assert caches[0].lengths.equal(caches[1].lengths)
+        assert caches[0].longest == caches[1].longest == int(lengths.max()) + 1 + number
         yield (ours, step.logits(ours)), (plain, lm.logits(plain))
 
 

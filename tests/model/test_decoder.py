@@ -196,3 +196,167 @@ def test_sizes_left_out_and_sizes_that_do_not_fit():
         ModelConfig.read({**SIZES, "num_key_value_heads": 3}, "recipe.toml: stages.base.model")
     with pytest.raises(RecipeError, match="did you mean 'rope_theta'"):
         ModelConfig.read({**SIZES, "rope_thet": 1.0}, "recipe.toml: stages.base.model")
+
+
+# DUS skips: x_layer = x + alpha * the output of an earlier layer (METHODS: JAI-1, DUS.v2)
+
+SKIPS = dict(skips=[(2, 0)], skip_alpha=0.7)
+
+
+def outputs_of(lm, ids):
+    """The embedding's and every layer's output, by a loop of its own."""
+    where = lm._where(ids, None, None, None, torch.float32)
+    skips, outs = dict(lm.config.skips), [lm.model.embed_tokens(ids)]
+    for layer, block in enumerate(lm.model.layers):
+        x = outs[-1]
+        if layer in skips:
+            x = x + lm.model.skip_alpha[str(layer)] * outs[skips[layer] + 1]
+        outs.append(block(x, where))
+    return outs
+
+
+@pytest.mark.parametrize("skips", [[(2, 0)], [(1, -1), (2, 1)], [(0, -1), (1, 0), (2, 0)]])
+def test_a_skip_adds_an_earlier_output(skips):
+    lm, ids = model(skips=skips, skip_alpha=0.7), tokens()
+    wanted = lm.model.norm(outputs_of(lm, ids)[-1])
+    torch.testing.assert_close(lm(ids), wanted, **EXACT)
+    assert not torch.allclose(lm(ids), model()(ids), atol=1e-3)
+
+
+@torch.no_grad()
+def test_alpha_zero_is_plain_stacking():
+    lm = model(skips=[(2, 0)], skip_alpha=0.0)
+    assert torch.equal(lm(tokens()), model()(tokens()))
+
+
+@torch.no_grad()
+def test_layers_that_do_nothing_show_the_skip():
+    # x_2 = x + a x, by hand: the layers add nothing, so that the norm sees (1 + a) times the embedding
+    lm = model(**SKIPS)
+    for block in lm.model.layers:
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()
+    embedded = lm.model.embed_tokens(tokens())
+    torch.testing.assert_close(outputs_of(lm, tokens())[-1], 1.7 * embedded)
+    torch.testing.assert_close(lm(tokens()), lm.model.norm(1.7 * embedded), **EXACT)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_gradient_of_alpha_is_that_of_finite_differences(checkpointing):
+    lm, ids = model(**SKIPS).double(), tokens()
+    lm.checkpointing = checkpointing
+    weight = torch.randn(4, 20, 32, generator=torch.Generator().manual_seed(0)).double()
+    (lm(ids) * weight).sum().backward()
+    alpha, values = lm.model.skip_alpha["2"], []
+    for step in (1e-2, -2e-2):
+        alpha.data += step
+        values.append((lm(ids) * weight).sum().item())
+    # a central difference is good to its step squared; the norms count in float32
+    # good to the step squared, and to the norms' float32 over the step
+    assert alpha.grad.item() == pytest.approx((values[0] - values[1]) / 2e-2, rel=5e-3)
+
+
+def test_a_fixed_alpha_learns_nothing_and_is_kept():
+    lm = model(**SKIPS, skip_learned=False)
+    nll(lm(tokens()), lm.head, tokens(), torch.ones(4, 20)).value.backward()
+    assert lm.model.skip_alpha["2"].grad is None
+    assert lm.state_dict()["model.skip_alpha.2"] == pytest.approx(0.7)
+    assert "model.skip_alpha.2" not in model().state_dict()
+
+
+@torch.no_grad()
+def test_skips_with_cache_and_packing_and_autocast():
+    lm, ids = model(**SKIPS), tokens()
+    packed = lm(ids, segments=SEGMENTS)
+    for row, where, alone in documents(ids):
+        torch.testing.assert_close(packed[row][where], lm(alone)[0], **EXACT)
+    full, cache = lm(ids), lm.new_cache(4, 20)
+    lm(ids[:, :9], cache=cache)
+    torch.testing.assert_close(lm(ids[:, 9:10], cache=cache)[:, 0], full[:, 9], **EXACT)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lm(ids).dtype == torch.bfloat16
+
+
+# Norms, multipliers and the cap
+
+
+def test_where_the_norms_stand():
+    before, after = "input_layernorm", "post_feedforward_layernorm"
+    lm = model()
+    assert hasattr(lm.model.layers[0], before) and not hasattr(lm.model.layers[0], after)
+    lm = model(norm_after=True)
+    assert hasattr(lm.model.layers[0], after) and not hasattr(lm.model.layers[0], before)
+    # a norm on an output decides its size, whatever the weights are
+    block, ids = lm.model.layers[0], tokens()
+    x, where = lm.model.embed_tokens(ids), lm._where(ids, None, None, None, torch.float32)
+    with torch.no_grad():
+        block.mlp.down_proj.weight.mul_(1e7)  # so that the norm's epsilon is nothing
+        one = block(x, where)
+        block.mlp.down_proj.weight.mul_(1000)
+        torch.testing.assert_close(block(x, where), one, rtol=0, atol=1e-3)
+    lm = model(norm_after=True, norm_before=True)
+    assert hasattr(lm.model.layers[0], before) and hasattr(lm.model.layers[0], after)
+    with pytest.raises(RecipeError, match="norms before attention and MLP, after them, or both"):
+        ModelConfig.read({**SIZES, "norm_before": False}, "recipe.toml: stages.base.model")
+
+
+@pytest.mark.parametrize("kind", [dict(norm_after=True), dict(norm_after=True, norm_before=True)])
+def test_packed_is_apart_with_norms_elsewhere(kind):
+    lm, ids = model(**kind), tokens()
+    packed = lm(ids, segments=SEGMENTS)
+    for row, where, alone in documents(ids):
+        torch.testing.assert_close(packed[row][where], lm(alone)[0], **EXACT)
+
+
+@torch.no_grad()
+def test_multipliers_by_hand():
+    ids, plain = tokens(), model()
+    scaled = model(logits_scaling=0.25)
+    torch.testing.assert_close(scaled(ids) * 4, plain(ids))
+    assert torch.equal(
+        scaled.logits(scaled(ids)), torch.nn.functional.linear(scaled(ids), scaled.head)
+    )
+    # Llama with sqrt(D) on the embedding, as Gemma: the same as larger weights in the table
+    embedded = model(embedding_multiplier=3.0)
+    plain.model.embed_tokens.weight.mul_(3)
+    torch.testing.assert_close(embedded(ids), plain(ids), **EXACT)
+    # 1 / sqrt(C) said by hand, and residuals of half the size by halved projections
+    torch.testing.assert_close(model(attention_multiplier=8**-0.5)(ids), model()(ids), **EXACT)
+    half, other = model(), model(residual_multiplier=0.5)
+    for block in half.model.layers:
+        block.self_attn.o_proj.weight.mul_(0.5)
+        block.mlp.down_proj.weight.mul_(0.5)
+    torch.testing.assert_close(other(ids), half(ids), **EXACT)
+
+
+@torch.no_grad()
+def test_soft_cap():
+    lm, ids = model(final_logit_softcapping=0.01), tokens()
+    z = lm(ids) @ lm.head.T
+    found = lm.logits(lm(ids))
+    torch.testing.assert_close(found, 0.01 * torch.tanh(z / 0.01))
+    assert found.abs().max() <= 0.01 < z.abs().max() and lm.cap == 0.01 and model().cap is None
+    torch.testing.assert_close(lm.logits(lm(ids)[:1, :1]), found[:1, :1])
+
+
+def test_biases_of_q_k_and_v_alone():
+    attention = model(qkv_bias=True).model.layers[0].self_attn
+    assert attention.q_proj.bias is not None and attention.o_proj.bias is None
+    attention = model(attention_bias=True, qkv_bias=False).model.layers[0].self_attn
+    assert attention.v_proj.bias is None and attention.o_proj.bias is not None
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(skips=[(2, 2)]), r"-1 <= source < layer < 3 in the skip \(2, 2\)"),
+        (dict(skips=[(3, 0)]), r"in the skip \(3, 0\)"),
+        (dict(skips=[(2, 0), (2, 1)]), "at most one skip for each layer"),
+        (dict(num_key_value_heads=0), "greater than 0"),
+        (dict(final_logit_softcapping=-1.0), "greater than 0"),
+        (dict(mtp_modules=-1), "greater than or equal to 0"),
+    ],
+)
+def test_architectures_that_do_not_fit(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        ModelConfig.read({**SIZES, **changes}, "recipe.toml: stages.base.model")

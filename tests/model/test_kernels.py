@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from endonym.model import kernels
-from endonym.model.kernels import attend, documents_in, rms_norm, rotary, rotate
+from endonym.model.kernels import attend, documents_in, rms_norm
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
@@ -51,21 +51,6 @@ def test_rms_norm_computes_in_float32():
     torch.testing.assert_close(rms_norm(x, weight, 1e-6).float(), exact, rtol=2**-8, atol=0)
 
 
-def test_rotate():
-    positions = torch.tensor([[0, 1, 2, 3], [5, 0, 1, 900]])
-    cos, sin = rotary(positions, 8, 500.0, torch.float32)
-
-    def plain(x):
-        # as complex numbers: channel i and i + 4 are one, turned by p theta^(-2i/8)
-        pairs = torch.complex(x[..., :4], x[..., 4:])
-        angle = positions[..., None, None] / 500.0 ** (torch.arange(4) / 4)
-        turned = pairs * torch.polar(torch.ones_like(angle), angle)
-        return torch.cat([turned.real, turned.imag], -1)
-
-    # the angle 900 is good to 6e-5 in float32
-    same(lambda x: rotate(x, cos, sin), plain, (numbers(2, 4, 3, 8),), rtol=0, atol=2e-4)
-
-
 SEGMENTS = torch.tensor(
     [[1, 1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 2, 2, 2, 2, 2, 0]]
 )
@@ -94,3 +79,37 @@ def test_short_documents_in_bfloat16_are_as_exact_as_float32(monkeypatch):
     torch.testing.assert_close(attend(*inputs, documents).float(), exact, rtol=2**-8, atol=1e-6)
     monkeypatch.setattr(kernels, "SHORT", 0)
     torch.testing.assert_close(attend(*inputs, documents).float(), exact, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("time", [3, 6, 7, 12, 13, 31])
+@pytest.mark.parametrize("band", [1, 4])
+@pytest.mark.parametrize("window", [1, 3, 6])
+def test_windowed_attention(window, band, time, monkeypatch):
+    # whole, in one band and by blocks, with a last block that is not full
+    monkeypatch.setattr(kernels, "BAND", band)
+
+    def plain(q, k, v):
+        k, v = (each.repeat_interleave(2, 2) for each in (k, v))
+        scores = torch.einsum("bthc,bshc->bhts", q, k) * 0.7
+        distance = torch.arange(time)[:, None] - torch.arange(time)
+        p = scores.masked_fill((distance < 0) | (distance >= window), -1e9).softmax(-1)
+        return torch.einsum("bhts,bshc->bthc", p, v)
+
+    inputs = numbers(2, time, 4, 8), numbers(2, time, 2, 8, seed=1), numbers(2, time, 2, 8, seed=2)
+    same(
+        lambda *qkv: attend(*qkv, None, window, 0.7), plain, inputs, rtol=1e-5, atol=1e-5
+    )  # float32
+
+
+def test_windows_inside_documents():
+    def plain(q, k, v):
+        scores = torch.einsum("bthc,bshc->bhts", q, k) / 8**0.5
+        distance = torch.arange(8)[:, None] - torch.arange(8)
+        see = (SEGMENTS[:, :, None] == SEGMENTS[:, None]) & (SEGMENTS > 0)[:, :, None]
+        see = see & (distance >= 0) & (distance < 2)
+        p = scores.masked_fill(~see[:, None], -1e9).softmax(-1)
+        return torch.einsum("bhts,bshc->bthc", p, v) * (SEGMENTS > 0)[..., None, None]
+
+    documents = documents_in(SEGMENTS)
+    inputs = [numbers(3, 8, 2, 8, seed=seed) for seed in range(3)]
+    same(lambda *qkv: attend(*qkv, documents, 2), plain, inputs, rtol=1e-5, atol=1e-5)  # float32

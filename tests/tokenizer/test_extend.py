@@ -342,7 +342,9 @@ def test_digits_stay_alone_where_they_stand_alone():
 
 def test_native_digits_stand_alone_too():
     texts = ["พ.ศ. ๒๕๖๗ และ ๒๕๖๗ ในปี ๒๕๖๗\n"] * 9
-    grown = extend(sentencepiece_like(), texts, sentencepiece_like().vocab_size + 60, script=THAI_SCRIPT)
+    grown = extend(
+        sentencepiece_like(), texts, sentencepiece_like().vocab_size + 60, script=THAI_SCRIPT
+    )
     names = {number: token for token, number in grown.tokenizer.backend.get_vocab().items()}
     learnt = [names[number] for number in grown.pieces]
     assert "๒" in learnt and any("ปี" in token for token in learnt)

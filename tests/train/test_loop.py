@@ -239,3 +239,19 @@ def test_settings_are_read_strictly():
         TrainConfig.read(
             {"steps": 3, "learning_rate": 1.0, "warm_up": 1}, "recipe.toml: stages.cpt.train"
         )
+
+
+def test_an_objective_may_act_after_each_step_and_is_told_whether_it_counted(tmp_path):
+    class Counting:
+        said = []
+
+        def __call__(self, model, rows):
+            loss = objective(model, rows)
+            bad = len(self.said) == 1
+            return Loss(loss.value * (float("nan") if bad else 1.0), loss.weight, loss.figures)
+
+        def end_step(self, model, learned):
+            self.said.append(learned)
+
+    loop.train(Tiny(), Counting(), Loader(), settings(steps=3), context(tmp_path))
+    assert Counting.said == [True, False, True]

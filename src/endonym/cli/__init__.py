@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from endonym.cli import language, tokenizer
+from endonym.cli import budget, language, merge, tokenizer
 from endonym.cli.options import AsJson, print_json
 from endonym.core.errors import EndonymError, RecipeError, StoreError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("new-language")(language.new_language)
+app.command()(merge.merge)
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/typhoon_s.toml")
@@ -122,9 +123,17 @@ def plan(
     sets: Sets = None,
     store: StoreRoot = Path("store"),
     data: Data = None,
+    gpu: budget.GpuName = None,
+    count: budget.Count = 1,
+    price: budget.Price = None,
+    mfu: budget.Mfu = None,
+    rows_per_device: budget.Rows = None,
+    checkpointing: budget.Checkpointing = False,
+    tokens: budget.Tokens = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a run would do: every stage, whether it stands already, and why not."""
+    """What a run would do: every stage, whether it stands already, and why not; and what it would take:
+    parameters, tokens, operations, memory of each GPU, hours and money."""
     from rich.console import Console
     from rich.table import Table
 
@@ -133,10 +142,14 @@ def plan(
     from endonym.core.store import SHOWN, Store
     from endonym.stages.table import stage
 
-    opened = Store(store)
-    steps = plans.plan(recipes.load(recipe, scale, sets), opened, stage, tuple(data or ()))
+    machine = budget.machine(gpu, count, price, mfu, rows_per_device, checkpointing)
+    opened, folders, absent = Store(store), tuple(data or ()), {}
+    loaded = recipes.load(recipe, scale, sets)
+    steps = plans.plan(loaded, opened, stage, folders, absent=absent)
+    taken = budget.budgets(steps, machine, tokens=budget.tokens_of(tokens), data=folders)
+    lacking = budget.lacking(steps, absent)
     reasons = {
-        name: None if step.found else plans.missed(step, steps, opened)
+        name: None if step.found else lacking.get(name) or plans.missed(step, steps, opened)
         for name, step in steps.items()
     }
     if as_json:
@@ -144,18 +157,21 @@ def plan(
             {
                 "name": name,
                 "use": step.stage.name,
-                "address": step.address,
+                "address": None if name in lacking else step.address,
                 "hit": step.found is not None,
                 "reason": reasons[name],
+                "budget": taken[name].to_dict() if name in taken else None,
             }
             for name, step in steps.items()
         ]
-        return print_json({"stages": rows})
+        return print_json({"stages": rows, "budget": budget.summary(taken, steps, machine)})
     table = Table("stage", "use", "address", "state")
     for name, step in steps.items():
         state = "[green]stands[/]" if step.found else f"to run: {reasons[name]}"
-        table.add_row(name, step.stage.name, step.address[:SHOWN], state)
-    Console().print(table)
+        table.add_row(name, step.stage.name, "" if name in lacking else step.address[:SHOWN], state)
+    console = Console()
+    console.print(table)
+    budget.show(console, taken, steps, machine)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config, External, nearest
 from endonym.core.errors import DataError, RecipeError
-from endonym.core.fingerprint import Digest, address, difference, identity
+from endonym.core.fingerprint import address, difference, identity
 from endonym.core.recipe import Node, Recipe
 from endonym.core.stage import Slot, Stage
 from endonym.core.store import Store
@@ -48,16 +48,19 @@ def plan(
     lookup: Lookup,
     data: tuple[Path, ...] = (),
     until: str | None = None,
+    absent: dict[str, list[str]] | None = None,
 ) -> dict[str, Step]:
     """Every step that the recipe (or one stage of it) needs, by name, in order.
 
-    lookup: from a `use` to its Stage. data: folders for relative data paths.
+    lookup: from a `use` to its Stage. data: folders for relative data paths. absent: filled with the
+    data paths of each stage that are not there, instead of raising: such a stage, and what depends on
+    it, has no true address, and nothing is found for it.
     RecipeError for a setting or a plug that does not fit, DataError for a missing file,
     StoreError for a damaged artifact.
     """
     steps: dict[str, Step] = {}
     for node in recipe.needed_for(until):
-        steps[node.name] = _step(node, steps, store, lookup, data)
+        steps[node.name] = _step(node, steps, store, lookup, data, absent)
     return steps
 
 
@@ -123,7 +126,12 @@ def _account(version: int, literals: dict[str, Any], inputs: dict[str, Any]) -> 
 
 
 def _step(
-    node: Node, steps: dict[str, Step], store: Store, lookup: Lookup, data: tuple[Path, ...]
+    node: Node,
+    steps: dict[str, Step],
+    store: Store,
+    lookup: Lookup,
+    data: tuple[Path, ...],
+    absent: dict[str, list[str]] | None = None,
 ) -> Step:
     stage = lookup(node.use)
     settings = {k: v for k, v in node.settings.items() if k not in stage.slots}
@@ -147,7 +155,17 @@ def _step(
                 where=node.where,
                 wanted=f'{name} = "@..." ({slot.kind})',
             )
-    digest: Digest = lambda path: store.digest(locate(path, data))  # noqa: E731
+
+    def digest(path: str) -> str:
+        try:
+            file = locate(path, data)
+        except DataError:
+            if absent is None:
+                raise
+            absent.setdefault(node.name, []).append(path)
+            return f"absent: {path}"
+        return store.digest(file)
+
     literals = identity(config, digest)
     addresses = {
         name: {label: steps[ref].address for label, ref in given.items()}

@@ -269,7 +269,7 @@ def _sums(
             hidden = model(*batch)
             line, place, label, account = torch.tensor(reads).T
             chosen = hidden[line.to(device), place.to(device)]  # [N, D]
-            found = token_logprobs(chosen, model.head, label.to(device))
+            found = token_logprobs(chosen, model.head, label.to(device), cap=model.cap)
             sums.index_add_(0, account, found.double().cpu())
             bar.advance(int(sum(lengths[row].sum() for row in inside)))
     return sums.tolist()

@@ -17,14 +17,22 @@ _BLOCK = 1 << 18
 takes a half to a quarter of the time that it takes over a whole chunk (measured at V = 16384)."""
 
 
-def nll(hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, chunk: int = CHUNK) -> Loss:
+def nll(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    chunk: int = CHUNK,
+    cap: float | None = None,
+) -> Loss:
     """Weighted sum of -log p(label) out of hidden states, labels and weights.
 
         z_n = W h_n,   L = sum_n w_n ( log sum_v exp z_nv - z_n,y(n) )
         dL/dz_n = w_n ( softmax(z_n) - onehot(y(n)) )
 
     hidden: [B, T, D] or [N, D], after the final norm; head W: [V, D]; labels and weights: the shape
-    of hidden without D.
+    of hidden without D. cap: c of a model whose logits are c tanh(z / c); dL/dz_n then has the factor
+    1 - tanh(z / c)^2.
 
     The gradients are formed in the forward pass, chunk by chunk, so that no more than [chunk, V]
     logits exist at a time (as in Liger-Kernel, arXiv:2410.10989). Positions of weight 0 are left out
@@ -40,6 +48,7 @@ def nll(hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, chunk: in
         labels.reshape(-1)[index],
         weights.reshape(-1)[index].float(),
         chunk,
+        cap,
         _compute_dtype(hidden),
         torch.is_grad_enabled(),
     )
@@ -47,10 +56,12 @@ def nll(hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, chunk: in
 
 
 @torch.no_grad()
-def token_logprobs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = CHUNK) -> Tensor:
+def token_logprobs(
+    hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = CHUNK, cap: float | None = None
+) -> Tensor:
     """log p(label) at every position: float32, in labels' shape, by chunks and without gradient."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    losses, *_ = _run(rows, head, labels.reshape(-1), None, chunk, _compute_dtype(hidden))
+    losses, *_ = _run(rows, head, labels.reshape(-1), None, chunk, cap, _compute_dtype(hidden))
     return -losses.view(labels.shape)
 
 
@@ -58,11 +69,11 @@ class _ChunkedNLL(torch.autograd.Function):
     """The sum of nll(), whose backward pass only hands out what the forward pass has formed."""
 
     @staticmethod
-    def forward(ctx, rows, head, labels, weights, chunk, dtype, with_gradient):
+    def forward(ctx, rows, head, labels, weights, chunk, cap, dtype, with_gradient):
         wanted = weights if with_gradient and any(ctx.needs_input_grad[:2]) else None
         with torch.autocast(rows.device.type, enabled=False):
             losses, rows_grad, head_grad = _run(
-                rows, head, labels, wanted, chunk, dtype, head_too=ctx.needs_input_grad[1]
+                rows, head, labels, wanted, chunk, cap, dtype, head_too=ctx.needs_input_grad[1]
             )
         ctx.save_for_backward(rows_grad, head_grad)
         return (losses * weights).sum()
@@ -72,7 +83,7 @@ class _ChunkedNLL(torch.autograd.Function):
         rows_grad, head_grad = ctx.saved_tensors
         rows_grad = None if rows_grad is None else rows_grad * grad.to(rows_grad.dtype)
         head_grad = None if head_grad is None else head_grad * grad.to(head_grad.dtype)
-        return rows_grad, head_grad, None, None, None, None, None
+        return rows_grad, head_grad, None, None, None, None, None, None
 
 
 def _run(
@@ -81,6 +92,7 @@ def _run(
     labels: Tensor,
     weights: Tensor | None,
     chunk: int,
+    cap: float | None,
     dtype: torch.dtype,
     head_too: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -102,11 +114,11 @@ def _run(
     for start in range(0, num, chunk):
         here = slice(start, min(start + chunk, num))
         z = torch.mm(hidden[here], kernel.t(), out=logits[: here.stop - start])
-        losses[here], total = _losses_(z, labels[here], with_gradient=weights is not None)
+        losses[here], total = _losses_(z, labels[here], cap, with_gradient=weights is not None)
         if weights is None:
             continue
-        # z now holds total * (softmax - onehot): the division is left to the [R, D] side, where it
-        # is V / D times cheaper.
+        # z now holds total * (softmax - onehot) (times the cap's slope): the division is left to the
+        # [R, D] side, where it is V / D times cheaper.
         scale = (weights[here] / total).unsqueeze(1)
         torch.mm(z, kernel, out=rows_grad[here])
         rows_grad[here] *= scale
@@ -120,11 +132,13 @@ def _run(
     return losses, rows_grad, head_grad
 
 
-def _losses_(z: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    """-log softmax(z)[label] and sum_v exp(z_v - max z), both [R] in float32.
+def _losses_(
+    z: Tensor, labels: Tensor, cap: float | None, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """-log softmax(z)[label] and sum_v exp(z_v - max z), both [R] in float32, of the capped z.
 
     With `with_gradient`, z [R, V] is overwritten by exp(z - max) - total * onehot(label), which is
-    total * (softmax(z) - onehot(label)); without, its content is lost.
+    total * (softmax(z) - onehot(label)), times the cap's slope; without, its content is lost.
     """
     size = max(1, _BLOCK // z.shape[1]) if z.device.type == "cpu" else len(z)
     in_place = z.dtype == torch.float32
@@ -136,6 +150,10 @@ def _losses_(z: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Te
         here = slice(start, start + len(block))
         index = labels[here].unsqueeze(1)
         f = block if in_place else wide[: len(block)].copy_(block)
+        if cap is not None:
+            f.div_(cap).tanh_()
+            slope = f.square().neg_().add_(1)
+            f.mul_(cap)
         top = f.amax(1, keepdim=True)
         chosen = f.gather(1, index) - top
         torch.exp(f.sub_(top), out=f)
@@ -143,6 +161,8 @@ def _losses_(z: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Te
         losses[here] = total[here].log() - chosen.squeeze(1)
         if with_gradient:
             f.scatter_(1, index, chosen.exp() - total[here].unsqueeze(1))
+            if cap is not None:
+                f.mul_(slope)
             if not in_place:
                 block.copy_(f)
     return losses, total

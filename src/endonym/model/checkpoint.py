@@ -36,11 +36,15 @@ class CausalLM(Protocol):
         """Hidden states [B, T, D], after the final norm, of tokens [B, T]."""
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., V] of hidden states [..., D]: hidden times head, nothing else."""
+        """[..., V] of hidden states [..., D]: hidden times head, then the cap, nothing else."""
 
     @property
     def head(self) -> Tensor:
         """[V, D]."""
+
+    @property
+    def cap(self) -> float | None:
+        """c, where logits z are turned into c tanh(z / c) (Gemma 2); losses on hidden states ask."""
 
     def new_cache(self, rows: int, capacity: int) -> Any:
         """An empty cache for `rows` sequences of at most `capacity` tokens."""
@@ -66,9 +70,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that the index names; all of them exist."""
+    """model.safetensors, or the shards that the index names: files of the folder, all of them exist."""
     if (folder / INDEX).exists():
-        shards = read_json(folder / INDEX).get("weight_map", {})
+        shards = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict):
+            raise DataError("the index has no weight_map", where=folder / INDEX, got=type(shards))
+        for tensor, shard in shards.items():
+            _check_shard(tensor, shard, folder / INDEX)
         files = sorted({folder / shard for shard in shards.values()})
     else:
         files = [folder / SINGLE]
@@ -84,6 +92,24 @@ def weight_files(folder: Path) -> list[Path]:
             )
         raise DataError("weights are missing", where=missing[0], got=_listing(folder))
     return files
+
+
+def _check_shard(tensor: str, shard: object, index: Path) -> None:
+    """A name with a path in it leads elsewhere, and what is no safetensors would be unpickled."""
+    if not isinstance(shard, str) or shard in ("", ".", "..") or {*"/\\\0"} & {*shard}:
+        raise DataError(
+            f"the index names a file outside its folder for {tensor}",
+            where=index,
+            wanted="the name of a file in the folder",
+            got=repr(shard),
+        )
+    if not shard.endswith(".safetensors"):
+        raise DataError(
+            f"the index names a file for {tensor} that is no safetensors, maybe a pickle",
+            where=index,
+            wanted="NAME.safetensors",
+            got=repr(shard),
+        )
 
 
 def read_tensors(folder: Path, device: str = "cpu") -> dict[str, Tensor]:

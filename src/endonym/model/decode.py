@@ -5,8 +5,8 @@ it is laid out, for on a CPU a step of a small model is mostly the calling of sm
 the reading of weights in an order that few rows do not suit: q, k and v are one product, gate and up
 another, the residual is added within a product, cosines and sines are looked up.
 
-Shapes: B rows, D width, V vocabulary, H query heads, K key/value heads, C channels of a head, S slots
-of the cache.
+Shapes: B rows, D width, V vocabulary, H query heads, K key/value heads, C channels of a head, R
+rotated ones, S slots of the cache.
 """
 
 from typing import Protocol
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from endonym.model.cache import KVCache
 from endonym.model.checkpoint import CausalLM
-from endonym.model.decoder import Attention, Block, Decoder, RMSNorm, compute_dtype
-from endonym.model.kernels import cached_mask, rotary
+from endonym.model.decoder import MLP, Attention, Block, Decoder, RMSNorm, compute_dtype
+from endonym.model.experts import MoE, mix, route
+from endonym.model.kernels import cached_mask
+from endonym.model.rope import by_length, rotary
 
 
 class Step(Protocol):
@@ -59,63 +61,141 @@ class PreparedStep:
     @torch.no_grad()
     def __init__(self, model: Decoder, rows: int, capacity: int):
         config, self.dtype = model.config, compute_dtype(model.head)
+        self.config, self.cap = config, model.cap
         self.heads, self.keys = config.num_attention_heads, config.num_key_value_heads
         self.embedding = model.model.embed_tokens.weight.detach()
         self.layers = [_Layer(block, rows, self.dtype) for block in model.model.layers]
         self.norm = _Norm(model.model.norm, self.dtype)
         self.head = _product([(model.head, None)], rows, self.dtype)
-        # [capacity, 1, C]: with the sign in the sine, x cos + (x with its halves exchanged) sin
+        self.skips = {
+            layer: (source, model.model.skip_alpha[str(layer)].detach())
+            for layer, source in config.skips
+        }
+        self.sources = {source for _, source in config.skips}
+        # [capacity, 1, R]: with the sign in the sine, x cos + (x with its halves exchanged) sin
         places = torch.arange(capacity)[None]
-        cos, sin = rotary(places, config.head_dim, config.rope_theta, torch.float32)
+        lengths = torch.full_like(places, capacity) if by_length(config) else None
+        cos, sin = rotary(places, config, torch.float32, lengths)
         self.cos, self.sin = torch.cat([cos, cos], 3)[0], torch.cat([-sin, sin], 3)[0]
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         rows, positions, stop = len(tokens), cache.lengths, cache.longest + 1
         assert stop <= cache.capacity, f"{stop} tokens in a cache of {cache.capacity}"
-        group = self.heads // self.keys
+        group, config = self.heads // self.keys, self.config
         with torch.autocast("cpu", enabled=False):
             x = F.embedding(tokens, self.embedding).to(self.dtype)
-            cos, sin = self.cos[positions], self.sin[positions]
-            slots = torch.arange(rows) * cache.capacity + positions
+            if config.embedding_multiplier != 1:
+                x = x * config.embedding_multiplier
+            turn = self.cos[positions], self.sin[positions]
+            # By the layer's window: the slots of the new tokens in all rows, and what a row may see
+            row = torch.arange(rows)
             mask = cached_mask(positions[:, None], stop, group, cache.dtype)
+            seen = {None: (row * cache.capacity + positions, mask)}
+            if config.sliding_window is not None:
+                size = min(config.sliding_window, cache.capacity)
+                mask = cache.window_mask(positions[:, None], None, group)
+                seen[config.sliding_window] = (row * size + positions % size, mask)
+            outputs = {-1: x} if self.skips else {}
             for number, layer in enumerate(self.layers):
-                qkv = layer.qkv(layer.norm_before(x)).to(cache.dtype)
+                if number in self.skips:
+                    source, alpha = self.skips[number]
+                    x = x + alpha * outputs[source]
+                qkv = layer.qkv(_by(layer.attention_in, x)).to(cache.dtype)
                 qkv = qkv.view(rows, self.heads + 2 * self.keys, -1)
                 qk = qkv[:, : self.heads + self.keys]
                 if layer.qk_norm is not None:
                     qk.copy_(layer.qk_norm(qk))
-                exchanged = qk.roll(qk.shape[2] // 2, 2)
-                qk.mul_(cos).addcmul_(exchanged, sin)
+                if layer.rope:
+                    _turn_(qk, *turn)
+                slots, mask = seen[layer.window]
                 cache.pairs[number].flatten(0, 1).index_copy_(0, slots, qkv[:, self.heads :])
                 q = qkv[:, : self.heads].unflatten(1, (self.keys, group))
-                out = F.scaled_dot_product_attention(q, *cache.seen(number, stop), attn_mask=mask)
-                x = layer.out(out.reshape(rows, -1).to(self.dtype), onto=x)
-                gate, up = layer.gate_up(layer.norm_after(x)).chunk(2, 1)
-                x = layer.down(F.silu(gate).mul_(up), onto=x)
+                out = F.scaled_dot_product_attention(
+                    q, *cache.seen(number, stop), attn_mask=mask, scale=layer.scale
+                )
+                out = out.reshape(rows, -1).to(self.dtype)
+                x = layer.add(x, out, layer.out, layer.attention_out)
+                x = layer.feed(x)
+                if number in self.sources:
+                    outputs[number] = x
             cache.advance(1, None)
-            return self.norm(x)
+            hidden = self.norm(x)
+            return hidden if config.logits_scaling == 1 else hidden * config.logits_scaling
 
     def logits(self, hidden: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return self.head(hidden)
+            z = self.head(hidden)
+            return z if self.cap is None else torch.tanh(z / self.cap) * self.cap
+
+
+def _turn_(qk: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotates the first R channels of qk [B, H + K, C] in place."""
+    qk = qk[..., : cos.shape[-1]]
+    exchanged = qk.roll(qk.shape[2] // 2, 2)
+    qk.mul_(cos).addcmul_(exchanged, sin)
 
 
 class _Layer:
     """The weights of one block."""
 
     def __init__(self, block: Block, rows: int, dtype: torch.dtype):
-        def joined(*linears: nn.Linear):
-            return _product([(each.weight, each.bias) for each in linears], rows, dtype)
-
         attention, mlp = block.self_attn, block.mlp
-        self.norm_before = _Norm(block.input_layernorm, dtype)
-        self.qkv = joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        norms = [norm if norm is None else _Norm(norm, dtype) for norm in block.norms]
+        self.attention_in, self.attention_out, self.mlp_in, self.mlp_out = norms
+        self.multiplier = block.multiplier
+        self.rope, self.window, self.scale = attention.rope, attention.window, attention.scale
+        self.qkv = _joined([attention.q_proj, attention.k_proj, attention.v_proj], rows, dtype)
         self.qk_norm = _QKNorm(attention) if attention.qk_norm else None
-        self.out = joined(attention.o_proj)
-        self.norm_after = _Norm(block.post_attention_layernorm, dtype)
-        self.gate_up = joined(mlp.gate_proj, mlp.up_proj)
-        self.down = joined(mlp.down_proj)
+        self.out = _joined([attention.o_proj], rows, dtype)
+        self.mlp = _MoE(mlp, rows, dtype) if isinstance(mlp, MoE) else _MLP(mlp, rows, dtype)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """x and what the MLP makes of it."""
+        inner = _by(self.mlp_in, x)
+        if isinstance(self.mlp, _MLP):
+            return self.add(x, self.mlp.inside(inner), self.mlp.down, self.mlp_out)
+        return self.add(x, inner, self.mlp, self.mlp_out)
+
+    def add(self, x: Tensor, inner: Tensor, last, norm: "_Norm | None") -> Tensor:
+        """x + m norm(last(inner)); within the product where nothing stands between."""
+        if norm is None and self.multiplier == 1:
+            return last(inner, onto=x)
+        return torch.add(x, _by(norm, last(inner)), alpha=self.multiplier)
+
+
+class _MLP:
+    def __init__(self, mlp: MLP, rows: int, dtype: torch.dtype):
+        self.gate_up = _joined([mlp.gate_proj, mlp.up_proj], rows, dtype)
+        self.down = _joined([mlp.down_proj], rows, dtype)
+
+    def inside(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, 1)
+        return F.silu(gate).mul_(up)
+
+
+class _MoE:
+    """Routed experts: for one row as they lie, for several transposed in memory, as in _Transposed."""
+
+    def __init__(self, moe: MoE, rows: int, dtype: torch.dtype):
+        self.router = moe.router.weight.detach().float(), moe.router.bias, moe.router.experts
+        weights = (moe.experts.gate_up, moe.experts.down)
+        self.gate_up, self.down = (weight.detach().to(dtype) for weight in weights)
+        if rows > 1 and dtype == torch.float32:
+            self.gate_up = self.gate_up.transpose(1, 2).contiguous().transpose(1, 2)
+            self.down = self.down.transpose(1, 2).contiguous().transpose(1, 2)
+        self.shared = None if moe.shared is None else _MLP(moe.shared, rows, dtype)
+
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        gates, chosen, _ = route(x, *self.router)
+        out = mix(x, gates, chosen, self.gate_up, self.down)
+        if self.shared is not None:
+            out = self.shared.down(self.shared.inside(x), onto=out)
+        return out if onto is None else onto + out
+
+
+def _by(norm: "_Norm | None", x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
 
 
 class _Norm:
@@ -149,6 +229,10 @@ class _QKNorm:
 
 
 # The product x W^T + b of a few rows x with several matrices one under the other. `onto` is added.
+
+
+def _joined(linears: list[nn.Linear], rows: int, dtype: torch.dtype):
+    return _product([(each.weight, each.bias) for each in linears], rows, dtype)
 
 
 def _product(parts: list[tuple[Tensor, Tensor | None]], rows: int, dtype: torch.dtype):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from endonym.core.errors import DataError, StoreError
-from endonym.model.checkpoint import weight_files
+from endonym.model.checkpoint import read_json, weight_files
 from endonym.model.kernels import documents_in
 
 
@@ -23,15 +23,25 @@ def load_foreign(folder: Path, *, device: str | torch.device, dtype: torch.dtype
     from transformers import AutoModelForCausalLM
 
     weight_files(folder)
+    if read_json(folder / "config.json").get("transformers_weights") is not None:
+        raise DataError(
+            "config.json names another file of weights, which nobody checks",
+            where=folder / "config.json",
+            wanted="no transformers_weights",
+        )
     try:
         module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,  # left out, transformers asks at the terminal
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # whatever its many loaders say of a folder that is not right
         raise DataError(
             "transformers cannot load this folder as a causal language model",
             where=folder,
-            got=str(error).strip().split("\n")[0],
+            got=f"{type(error).__name__}: {error}".strip().split("\n")[0],
         ) from error
     model = ForeignLM(module.to(device).eval())
     model.check(folder)
@@ -50,8 +60,13 @@ class ForeignLM(nn.Module):
     def head(self) -> Tensor:
         return self.module.get_output_embeddings().weight
 
+    @property
+    def cap(self) -> float | None:
+        return getattr(self.config, "final_logit_softcapping", None)
+
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.head)
+        z = F.linear(hidden, self.head)
+        return z if self.cap is None else torch.tanh(z / self.cap) * self.cap
 
     def new_cache(self, rows: int, capacity: int) -> "ForeignCache":
         return ForeignCache(self.module.config, rows, self.head.device)
@@ -105,8 +120,8 @@ class ForeignLM(nn.Module):
 
     @torch.no_grad()
     def check(self, folder: Path) -> None:
-        """Methods work on hidden states and the head, so a family that scales, caps or shifts its
-        logits would be trained on a wrong loss: such a one is refused."""
+        """Methods work on hidden states and the head, so a family that scales or shifts its logits
+        would be trained on a wrong loss: such a one is refused. (A soft cap they know.)"""
         tokens = torch.arange(4, device=self.head.device)[None] % self.config.vocab_size
         theirs = self.module(input_ids=tokens).logits
         ours = self.logits(self(tokens))
@@ -116,7 +131,7 @@ class ForeignLM(nn.Module):
                 "this family changes its logits after the head, which losses on hidden states miss",
                 where=folder / "config.json",
                 got=getattr(self.config, "model_type", "?"),
-                do="choose a base model without logit scaling, soft cap or head bias",
+                do="choose a base model without logit scaling or head bias",
             )
 
     def save(self, folder: Path, *, eos_ids=None, bos_id=None, pad_id=None) -> None:

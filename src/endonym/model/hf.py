@@ -1,66 +1,53 @@
-"""Hugging Face folders in and out: Llama and Qwen3 as our decoder, all others as transformers' own.
+"""Hugging Face folders in and out, tensor by tensor: the families of model/families.py as our decoder,
+all others as transformers' own (model/foreign.py).
 
-A family is native only where every field of its config.json is one that the decoder honours or one
-that bears no meaning for the result; a field that is neither sends the folder to transformers.
+What a family of transformers has is written as that family, which transformers and vLLM load without
+code of ours. What none has (skips, MTP outside K-EXAONE, an unusual mixture of traits) is written as a
+class of its own, with our names: transformers refuses it by name, only load() reads it; save(plain=True)
+leaves out what is in the way instead, and says what that was.
 """
 
-from collections.abc import Iterable
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from endonym.core.errors import DataError, RecipeError
-from endonym.model.checkpoint import (
-    SINGLE,
-    CausalLM,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from endonym.core.errors import DataError, RecipeError, StoreError
+from endonym.model.checkpoint import INDEX, SINGLE, CausalLM, read_json, weight_files, write_json
 from endonym.model.config import ModelConfig
 from endonym.model.decoder import Decoder, initialise
+from endonym.model.families import Layout, Part, layout, shape
+from endonym.model.hub import config_from, config_to, own_config, why_not_native
+from endonym.model.shards import Planned, Shards, lay_out, write_shards
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+SHARD_BYTES = 5 * 10**9
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
-    "qwen3": {
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 32768,
-        "head_dim": 128,
-        "num_key_value_heads": 32,
-    },
-}
-"""What transformers takes for a field that config.json leaves out, where that is not ModelConfig's
-default."""
-
-HONOURED = frozenset(ModelConfig.model_fields) - {"qk_norm"}
-"""Fields that ModelConfig has under the same name. (qk_norm follows from the family.)"""
-
-MEANINGLESS = frozenset({
-    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
-    "initializer_range", "_name_or_path", "name_or_path", "output_attentions",
-    "output_hidden_states", "return_dict", "_attn_implementation", "is_decoder",
-    "is_encoder_decoder", "id2label", "label2id", "problem_type", "chunk_size_feed_forward",
-    "tie_encoder_decoder", "max_window_layers",
-})  # fmt: skip
-"""Fields that change no logit."""
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu", "swish"),
-    "attention_dropout": (0, None),
-    "pretraining_tp": (1, None),
-    "rope_scaling": (None,),
-    "use_sliding_window": (False, None),
-    "partial_rotary_factor": (1, None),
-}
-"""Fields that change no logit at these values."""
+PIECE = {"cpu": 2**18}
+"""Elements that are read at once where they are converted or put elsewhere: what a cache holds, or, to
+another device, 2^24."""
 
 # Older exports carry the rotation's frequencies, which follow from rope_theta.
 _DERIVED = "rotary_emb.inv_freq"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What save() wrote.
+
+    architecture: the class that loads it
+    dropped:      what the model had and the folder has not
+    """
+
+    architecture: str
+    dropped: tuple[str, ...] = ()
 
 
 def new(config: ModelConfig, seed: int) -> Decoder:
@@ -78,6 +65,10 @@ def load(
     """The model of a folder, its weights in `dtype` on `device`, in evaluation mode.
 
     native=False takes transformers' module even where our decoder could run it.
+
+    Tensor by tensor: less than one tensor of the folder is held beside the model. A decoder's `family`
+    is its model_type, which save() keeps. MTP modules that config.json announces and that the folder
+    lacks altogether (transformers' save_pretrained leaves them out) are not there.
     """
     folder = Path(folder)
     raw = read_json(folder / "config.json")
@@ -86,14 +77,17 @@ def load(
 
         return load_foreign(folder, device=device, dtype=dtype)
     config = config_from(raw, where=folder / "config.json")
-    model = _empty(config)
-    tensors = read_tensors(folder, str(device))
-    wanted = dict(model.state_dict())
-    found = {name: t.to(dtype) for name, t in tensors.items() if not name.endswith(_DERIVED)}
-    if config.tie_word_embeddings:
-        found.pop("lm_head.weight", None)
-    _same_names(wanted, found, folder)
-    model.load_state_dict(found, assign=True)
+    shards = Shards(folder)
+    try:
+        _refuse_duplicates(folder)
+        if config.mtp_modules and not any(name.startswith("mtp.") for name in shards.entries):
+            config = config.model_copy(update={"mtp_modules": 0})
+        model = _empty(config)
+        family = raw["model_type"]
+        model.load_state_dict(_filled(model, family, shards, dtype, device), assign=True)
+    finally:
+        shards.close()
+    model.family = family
     return model.eval()
 
 
@@ -104,17 +98,26 @@ def save(
     eos_ids: Iterable[int] | None = None,
     bos_id: int | None = None,
     pad_id: int | None = None,
-) -> None:
-    """config.json, model.safetensors and generation_config.json, which transformers, vLLM and load()
-    read.
+    family: str | None = None,
+    plain: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Saved:
+    """config.json, safetensors and generation_config.json, which transformers, vLLM and load() read.
 
     eos_ids: where generation stops; bos_id, pad_id: likewise for their roles. Left out, what the
     model's own configuration says stays.
+    family: the model_type to be written where that family has all that the decoder has; left out, the
+    one it was loaded from. Else it is the first family that has.
+    plain: a class of transformers at any price: skips and MTP modules are left out if no family has
+    them, and a RecipeError says so if that is not enough.
+    shard_bytes: a larger model is written as several files of at most this size and an index.
+
+    Tensor by tensor too; the files are written aside and moved in, config.json last.
     """
     folder = Path(folder)
     if not isinstance(model, Decoder):
         model.save(folder, eos_ids=eos_ids, bos_id=bos_id, pad_id=pad_id)
-        return
+        return Saved(type(model.module).__name__)
     roles: dict[str, Any] = {}
     if eos_ids is not None:
         ids = sorted(eos_ids)
@@ -123,101 +126,216 @@ def save(
         roles["bos_token_id"] = bos_id
     if pad_id is not None:
         roles["pad_token_id"] = pad_id
-    raw = config_to(model.config.model_copy(update=roles), model.head.dtype)
-    write_tensors(folder / SINGLE, dict(model.state_dict()))
+    config = model.config.model_copy(update=roles)
+    raw, config, dropped = _described(config, family or getattr(model, "family", None), plain)
+    raw["torch_dtype"] = str(model.head.dtype).removeprefix("torch.")
+    tensors = {
+        name: tensor.detach()
+        for name, tensor in model.state_dict().items()
+        if (config.mtp_modules or not name.startswith("mtp."))
+        and (config.skips or not name.startswith("model.skip_alpha."))
+    }
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    write_weights(folder, layout(config, raw["model_type"], shapes), tensors, shard_bytes)
     kept = ("bos_token_id", "eos_token_id", "pad_token_id")
     generation = {name: raw[name] for name in kept if raw[name] is not None}
     write_json(folder / "generation_config.json", generation)
     write_json(folder / "config.json", raw)
+    return Saved(raw["architectures"][0], dropped)
 
 
-def why_not_native(raw: dict[str, Any]) -> str | None:
-    """The first field of a config.json that our decoder does not honour; None if there is none."""
-    family = raw.get("model_type")
-    if family not in ARCHITECTURES:
-        return f"model_type {family!r}"
-    for name, value in raw.items():
-        if name in MEANINGLESS or name in HONOURED:
-            continue
-        if name in NEUTRAL:
-            if value not in NEUTRAL[name]:
-                return f"{name} {value!r}"
-        elif name == "rope_parameters":
-            given = dict(value or {})
-            given.pop("rope_theta", None)
-            if given.pop("rope_type", "default") != "default" or given:
-                return f"{name} {value!r}"
-        elif name == "sliding_window":
-            # Qwen3 writes the width of a window that use_sliding_window switches on.
-            if value is not None and (family != "qwen3" or raw.get("use_sliding_window")):
-                return f"{name} {value!r}"
-        elif name == "layer_types":
-            if set(value or []) - {"full_attention"}:
-                return f"{name} {value!r}"
-        else:
-            return f"{name} {value!r}"
-    return None
+def write_weights(
+    folder: Path, plan: Layout, tensors: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Our tensors as theirs: one file, or shards and an index; what the folder held before goes."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    planned = [
+        Planned(name, tensors[parts[0].name].dtype, shape(parts, shapes))
+        for name, parts in plan.items()
+    ]
+    shards = lay_out(planned, shard_bytes)
+    values = (
+        (_stretch(tensors[part.name], part).cpu() for part in plan[each.name])
+        for shard in shards
+        for each in shard
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".aside") as aside:
+            write_shards(Path(aside), shards, values)
+            written = sorted(os.listdir(aside), key=lambda name: (name == INDEX, name))
+            for name in written:
+                os.replace(Path(aside) / name, folder / name)
+        # A reader asks for the index first, so the old one goes before its shards.
+        for old in (INDEX, SINGLE, *sorted(each.name for each in folder.glob("model-*-of-*"))):
+            if old not in written:
+                (folder / old).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError("a model could not be written", where=folder, got=error) from error
 
 
-def config_from(raw: dict[str, Any], where: object = "config.json") -> ModelConfig:
-    """Our configuration out of a native family's config.json."""
-    reason = why_not_native(raw)
-    if reason is not None:
-        raise DataError(
-            "our decoder cannot run this configuration", where=where, got=reason,
-            wanted=f"one of {', '.join(ARCHITECTURES)} with neutral values elsewhere",
-        )  # fmt: skip
-    family = raw["model_type"]
-    fields = {name: value for name, value in raw.items() if name in HONOURED}
-    if "rope_theta" in (raw.get("rope_parameters") or {}):
-        fields["rope_theta"] = raw["rope_parameters"]["rope_theta"]
-    fields = {**DEFAULTS[family], **{k: v for k, v in fields.items() if v is not None}}
-    return ModelConfig.read({**fields, "qk_norm": family == "qwen3"}, str(where))
-
-
-def config_to(config: ModelConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """A config.json that transformers 4 and 5 both read, out of our configuration."""
-    if config.qk_norm and config.mlp_bias:
-        raise RecipeError(
-            "no Hugging Face family has this decoder", got="qk_norm and mlp_bias",
-            wanted="Qwen3 (qk_norm) or Llama (mlp_bias)", do="switch one of them off",
-        )  # fmt: skip
-    family = "qwen3" if config.qk_norm else "llama"
-    fields = config.model_dump()
-    fields.pop("qk_norm")
-    if family == "qwen3":
-        fields.pop("mlp_bias")
-    name = str(dtype).removeprefix("torch.")
-    return {
-        "architectures": [ARCHITECTURES[family]],
-        "model_type": family,
-        **fields,
-        "hidden_act": "silu",
-        "attention_dropout": 0.0,
-        "torch_dtype": name,
-    }
+def _described(
+    config: ModelConfig, family: str | None, plain: bool
+) -> tuple[dict[str, Any], ModelConfig, tuple[str, ...]]:
+    """config.json, the configuration that it describes and what that lacks."""
+    dropped: list[str] = []
+    while True:
+        try:
+            return config_to(config, family), config, tuple(dropped)
+        except RecipeError:
+            if not plain:
+                return own_config(config), config, ()
+            if config.skips:
+                dropped.append(f"{len(config.skips)} skips")
+                config = config.model_copy(update={"skips": []})
+            elif config.mtp_modules:
+                dropped.append(f"{config.mtp_modules} MTP modules")
+                config = config.model_copy(update={"mtp_modules": 0})
+            else:
+                raise
 
 
 def _empty(config: ModelConfig) -> Decoder:
     # On the meta device, so that no weight is drawn (from the global generator) to be thrown away.
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return Decoder(config)
 
 
-def _same_names(wanted: dict[str, Tensor], found: dict[str, Tensor], folder: Path) -> None:
+class _Undrawn(TorchFunctionMode):
+    """Modules draw no first weights. (Even on the meta device normal_ imports torch.compile: 2 s.)"""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", None) in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _filled(
+    model: Decoder,
+    family: str,
+    shards: Shards,
+    dtype: torch.dtype,
+    device: str | torch.device,
+) -> dict[str, Tensor]:
+    """The model's state out of a folder. Selection biases stay in float32 whatever `dtype` is."""
+    wanted = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    exact = {name for name, _ in model.named_buffers()}
+    plan = _found(model.config, family, shapes, shards)
+    state: dict[str, Tensor] = {}
+    place = torch.device(device).type
+    piece = PIECE.get(place, 2**24)
+    for name in sorted(
+        plan, key=lambda each: (shards.entries[each].file, shards.entries[each].start)
+    ):
+        parts, entry = plan[name], shards.entries[name]
+        kinds = {part.name: torch.float32 if part.name in exact else dtype for part in parts}
+        whole = len(parts) == 1 and parts[0].expert is None
+        if whole and kinds == {parts[0].name: entry.dtype} and place == "cpu":
+            state[parts[0].name] = shards.read(name)
+            continue
+        for each, kind in kinds.items():
+            if each not in state:
+                state[each] = torch.empty(shapes[each], dtype=kind, device=device)
+        _pour(shards.pieces(name, piece), [_stretch(state[part.name], part) for part in parts])
+    return state
+
+
+def _pour(pieces: Iterator[Tensor], targets: list[Tensor]) -> None:
+    """The elements of the pieces into the targets, one after the other; none is left on either side."""
+    piece = torch.empty(0)
+    for target in targets:
+        flat, at = target.view(-1), 0
+        while at < len(flat):
+            if not len(piece):
+                piece = next(pieces)
+            count = min(len(piece), len(flat) - at)
+            flat[at : at + count] = piece[:count]
+            piece, at = piece[count:], at + count
+
+
+def _found(
+    config: ModelConfig, family: str, shapes: Mapping[str, torch.Size], shards: Shards
+) -> Layout:
+    """The tensors of the folder, each with its place: every number of ours is there, and once."""
+    plain = layout(config, family, shapes)
+    known = {**layout(config, family, shapes, also=True), **plain}
+    found: Layout = {}
+    unknown: list[str] = []
+    filled = dict.fromkeys(shapes, 0)
+    for name, entry in shards.entries.items():
+        if name.endswith(_DERIVED):
+            continue
+        if name not in known:
+            if not (config.tie_word_embeddings and name == "lm_head.weight"):
+                unknown.append(name)
+            continue
+        expected = shape(known[name], shapes)
+        if entry.shape != expected:
+            raise DataError(
+                f"{name} has another shape than config.json says",
+                where=entry.file, wanted=expected, got=entry.shape,
+            )  # fmt: skip
+        if not entry.dtype.is_floating_point:
+            raise DataError(
+                f"{name} does not hold weights", where=entry.file,
+                wanted="floating-point numbers", got=entry.dtype,
+            )  # fmt: skip
+        found[name] = known[name]
+        for part in known[name]:
+            filled[part.name] += part.rows * math.prod(expected[1:])
+    full = {name: math.prod(size) for name, size in shapes.items()}
+    missing = [
+        name
+        for name, parts in plain.items()
+        if name not in found and any(filled[part.name] < full[part.name] for part in parts)
+    ]
+    twice = [
+        name for name, parts in found.items() if any(filled[p.name] > full[p.name] for p in parts)
+    ]
     for what, names in (
-        ("weights are missing", wanted.keys() - found.keys()),
-        (
-            "weights are there that the configuration knows no place for",
-            found.keys() - wanted.keys(),
-        ),
+        ("weights are missing", missing),
+        ("weights are there that the configuration knows no place for", unknown),
+        ("weights are there twice, under two names", twice),
     ):
         if names:
             some = ", ".join(sorted(names)[:4])
-            raise DataError(what, where=folder, got=f"{len(names)}: {some} ...")
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
-            raise DataError(
-                f"{name} has another shape than config.json says",
-                where=folder, wanted=tuple(tensor.shape), got=tuple(found[name].shape),
-            )  # fmt: skip
+            raise DataError(what, where=shards.folder, got=f"{len(names)}: {some} ...")
+    return found
+
+
+def _stretch(tensor: Tensor, part: Part) -> Tensor:
+    if not tensor.dim():
+        return tensor
+    whole = tensor if part.expert is None else tensor[part.expert]
+    return whole[part.start : part.stop]
+
+
+def _refuse_duplicates(folder: Path) -> None:
+    """A name that is given twice, in the index, in a header or in two shards: readers would differ in
+    which one they take."""
+
+    def loads(text: bytes, where: Path) -> dict[str, Any]:
+        def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen:
+                    raise DataError(f"{name} is named twice", where=where)
+                seen.add(name)
+            return dict(pairs)
+
+        return json.loads(text, object_pairs_hook=once)
+
+    if (folder / INDEX).exists():
+        loads((folder / INDEX).read_bytes(), folder / INDEX)
+    holders: dict[str, Path] = {}
+    for file in weight_files(folder):
+        with file.open("rb") as opened:
+            header = loads(opened.read(int.from_bytes(opened.read(8), "little")), file)
+        for name in header.keys() - {"__metadata__"}:
+            if name in holders:
+                raise DataError(
+                    f"two shards hold {name}", where=file, got=f"also {holders[name].name}"
+                )
+            holders[name] = file

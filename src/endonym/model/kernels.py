@@ -1,7 +1,7 @@
 """The few operations of the decoder that have a fast way of their own, each with its plain formula.
 
 Shapes: B rows, T time, N = B T tokens, D width, H query heads, K key/value heads, C channels of a
-head; n documents padded to L tokens, M slots in all.
+head; n documents padded to L tokens, M slots in all; W tokens of a window.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,11 @@ tokens: 35 ms against 15 ms; 16 of 256: 30 ms against 33 ms)."""
 
 _BLOCK = 1 << 17
 """Elements of one block of rows: half a megabyte in float32."""
+
+BAND = 32
+"""Queries of windowed attention that are taken together, at least: smaller blocks see fewer keys in
+vain, but there are more of them (forward and backward of 2 x 2048 tokens on one core, W = 16: 38 ms
+at 32, 46 at 64; W = 128: 69 ms, where everything before costs 212)."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,23 @@ def documents_in(segments: Tensor) -> Documents | None:
     return Documents(shapes, *(part.to(device) for part in parts))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    documents: Documents | None,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
     """Causal attention [B, T, H, C] out of q [B, T, H, C] and k, v [B, T, K, C].
 
-        o_t = sum_s softmax_s( q_t . k_s / sqrt(C) ) v_s      over s <= t of the same document
+        o_t = sum_s softmax_s( scale q_t . k_s ) v_s      over s <= t of the same document, s > t - W
 
     Each run of H / K query heads shares one key/value head. Padding gets zeros where `documents`
-    is given.
+    is given. window: W; None: all that came before. scale: None is 1 / sqrt(C).
     """
     if documents is None:
-        return _causal(q, k, v)
+        return _causal(q, k, v, window, scale)
     heads = [q.shape[2], k.shape[2], v.shape[2]]
     slots = _Move.apply(
         torch.cat([q, k, v], 2).flatten(0, 1),
@@ -98,7 +110,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None) -> Tens
     )
     done = []
     for batch, shape in zip(slots.split([n * l for n, l in documents.shapes]), documents.shapes):
-        done.append(_causal(*batch.unflatten(0, shape).split(heads, 2)).flatten(0, 1))
+        parts = batch.unflatten(0, shape).split(heads, 2)
+        done.append(_causal(*parts, window, scale).flatten(0, 1))
     out = _Move.apply(
         torch.cat(done) if len(done) > 1 else done[0],
         (documents.home, documents.padding),
@@ -130,7 +143,7 @@ def _look_up(x: Tensor, index: Tensor, zero: Tensor | None) -> Tensor:
     return out if zero is None or not len(zero) else out.index_fill_(0, zero, 0)
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _causal(q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
     dtype = q.dtype
     if (
         dtype == torch.bfloat16
@@ -140,24 +153,64 @@ def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     ):
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-            is_causal=True, enable_gqa=q.shape[2] != k.shape[2],
-        )  # fmt: skip
-    return out.transpose(1, 2).to(dtype)
+        if window is None or q.shape[1] <= window:
+            out = _attention(q, k, v, None, scale)
+        else:
+            out = _windowed(q, k, v, window, scale)
+    return out.to(dtype)
 
 
-def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float | None) -> Tensor:
+    """Blocks of S >= W queries, each over its own keys and those of the block before: T 2 S products
+    of queries and keys, whatever T. The first block has none before it."""
+    size, time = max(window, BAND), q.shape[1]
+    if time <= 2 * size:
+        return _attention(q, k, v, _band(time, time, window, q.device), scale)
+    missing = -time % size
+    q, k, v = (F.pad(each, (0, 0, 0, 0, 0, missing)).unflatten(1, (-1, size)) for each in (q, k, v))
+    band = None if window == size else _band(size, size, window, q.device)
+    first = _attention(q[:, 0], k[:, 0], v[:, 0], band, scale)
+    keys, values = (torch.cat([each[:, :-1], each[:, 1:]], 2).flatten(0, 1) for each in (k, v))
+    rest = _attention(
+        q[:, 1:].flatten(0, 1), keys, values, _band(size, 2 * size, window, q.device), scale
+    )
+    rest = rest.unflatten(0, (len(q), -1)).flatten(1, 2)
+    return torch.cat([first, rest], 1)[:, :time]
+
+
+def _band(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """[queries, keys]: which keys a query sees, the last of both standing at one position."""
+    step = torch.arange(keys, device=device)
+    distance = step[keys - queries :, None] - step
+    return (distance >= 0) & (distance < window)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """[B, T, H, C] out of q [B, T, H, C], k, v [B, S, K, C]; mask [T, S], None: causal."""
+    group = q.shape[2] // k.shape[2]
+    if mask is not None and group > 1 and q.device.type == "cuda":
+        # Of CUDA's fast kernels only the one without masks knows groups of heads.
+        k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask,
+        is_causal=mask is None, scale=scale, enable_gqa=q.shape[2] != k.shape[2],
+    )  # fmt: skip
+    return out.transpose(1, 2)
+
+
+def attend_cached(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
     """Attention [B, T, H, C] of q [B, T, H, C] over the slots k, v [B, K, S, C] of a cache.
 
-    mask: cached_mask() of the same pass. The query heads that share a key head stand side by side
-    in time, so that no key is ever repeated.
+    mask: cached_mask() or window_mask() of the same pass. The query heads that share a key head stand
+    side by side in time, so that no key is ever repeated.
     """
     rows, time, heads, channels = q.shape
     group = heads // k.shape[1]
     by_key = q.unflatten(2, (-1, group)).transpose(1, 2).flatten(2, 3).to(k.dtype)  # [B, K, T G, C]
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(by_key, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(by_key, k, v, attn_mask=mask, scale=scale)
     out = out.unflatten(2, (time, group)).transpose(1, 2)
     return out.reshape(rows, time, heads, channels).to(q.dtype)
 
@@ -169,48 +222,28 @@ def cached_mask(positions: Tensor, stop: int, group: int, dtype: torch.dtype) ->
     if rows == time == 1:
         return None
     hidden = torch.arange(stop, device=positions.device) > positions[:, :, None]
-    if time > 1:
-        hidden = hidden.repeat_interleave(group, 1)
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=positions.device)
-    return mask.masked_fill_(hidden, float("-inf"))[:, None]
+    return _added(hidden, group, dtype)
 
 
-def rotary(positions: Tensor, channels: int, theta: float, dtype: torch.dtype) -> tuple:
-    """cos and sin, each [B, T, 1, C/2], of the angles p theta^(-2i/C) for positions [B, T].
+def window_mask(
+    positions: Tensor, held: Tensor, window: int, group: int, dtype: torch.dtype
+) -> Tensor:
+    """cached_mask() of a sliding layer that reads several tokens: its slots, then those tokens.
 
-    RoFormer, arXiv:2104.09864, eq. 15, with the two coordinates of pair i at channels i and
-    i + C/2, as Llama checkpoints have them. Angles in float32.
+    positions: [B, T] of the tokens; held: [B, S] the position that each slot held before them,
+    negative where it held none.
     """
-    exponent = torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device) / channels
-    angle = positions[:, :, None, None].float() * (1.0 / theta**exponent)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    at = torch.cat([held, positions], 1)[:, None]  # [B, 1, S + T]
+    here = positions[:, :, None]
+    return _added((at < 0) | (at > here) | (at <= here - window), group, dtype)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair (x_i, x_{i+C/2}) of x [B, T, heads, C] turned by its angle."""
-    return _Rotate.apply(x, cos, sin) if torch.is_grad_enabled() else _turn(x, cos, sin)
-
-
-class _Rotate(torch.autograd.Function):
-    """The gradient of a rotation is the rotation back: nothing of x needs to be kept."""
-
-    @staticmethod
-    def forward(ctx, x, cos, sin):
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx, grad):
-        cos, sin = ctx.saved_tensors
-        return _turn(grad, cos, -sin), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    (a, b), (c, d) = x.chunk(2, -1), out.chunk(2, -1)
-    torch.mul(a, cos, out=c).addcmul_(b, sin, value=-1)
-    torch.mul(b, cos, out=d).addcmul_(a, sin)
-    return out
+def _added(hidden: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    """0 and -inf, [B, 1, T G, S] out of hidden [B, T, S]."""
+    if hidden.shape[1] > 1:
+        hidden = hidden.repeat_interleave(group, 1)
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return mask.masked_fill_(hidden, float("-inf"))[:, None]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

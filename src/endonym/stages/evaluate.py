@@ -52,6 +52,9 @@ def evaluate(
         rules_L      share of replies that obey every checkable rule, greedy ("constraint")
         language_L   share of replies that keep to the language, greedy; only where one is asked for
         language_L_sampled   the same at the temperature `sampled_at`
+        load_L       entropy of the experts' load on the text's first tokens, mean over layers: 1 where
+                     evenly used, 0 where one expert has all
+        dead_L       experts of a layer that get none of these tokens, mean over layers
 
     A model whose tokenizer has no chat template cannot be asked: its last four stay empty.
     """
@@ -73,6 +76,7 @@ def evaluate(
         bits = bits_per_byte(net, words, list(Texts({label: documents})), context)
         measured = ratio([b.bits for b in bits], [b.bytes for b in bits], config.seed)
         figures[f"bpb_{label}"] = Figure(measured.value, measured.low, measured.high, measured.n)
+        figures |= _expert_load(net, words, label, documents, context)
 
     def share(key: str, hits: list[bool | float]) -> None:
         if hits:
@@ -142,7 +146,44 @@ def evaluate(
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
 
 
+def _expert_load(
+    net: Any, words: Any, label: str, documents: Artifact, context: Context, tokens: int = 4096
+) -> dict[str, Figure]:
+    """load_L and dead_L of a model with experts, {} of one without; over whole documents, read apart."""
+    import torch
+
+    from endonym.methods.balance import dead, entropy, load
+    from endonym.model.experts import collect_routing
+    from endonym.stages.tokenizer import Texts
+
+    experts = getattr(net.config, "experts", None)
+    if experts is None:
+        return {}
+    loads: dict[int, Any] = {}
+    read = 0
+    for text in Texts({label: documents}):
+        ids = words.encode(text, literal=True)[: net.config.max_position_embeddings]
+        if not ids:
+            continue
+        with torch.no_grad(), collect_routing(net) as routes:
+            net(torch.tensor([ids], device=context.device))
+        for route in routes:
+            loads[route.layer] = loads.get(route.layer, 0) + load(route.chosen, experts.count)
+        read += len(ids)
+        if read >= tokens:
+            break
+    if not loads:
+        return {}
+    mean = lambda found: sum(found) / len(found)  # noqa: E731
+    return {
+        f"load_{label}": Figure(mean([entropy(one) for one in loads.values()]), n=read),
+        f"dead_{label}": Figure(mean([dead(one) for one in loads.values()]), n=read),
+    }
+
+
 TITLES = {
+    "load": ("Expert load on {language}", "higher", "entropy"),
+    "dead": ("Dead experts on {language}", "lower", "a layer"),
     "bpb": ("{language} text", "lower", "bits/byte"),
     "choices": ("{language} choices", "higher", "%"),
     "answers": ("{language} answers", "higher", "%"),

@@ -9,6 +9,7 @@ from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.model.config import ModelConfig
+from endonym.stages.training import BalanceConfig
 from endonym.train.config import TrainConfig
 
 
@@ -29,6 +30,9 @@ class PretrainConfig(TrainConfig):
     rows_per_step: int = Field(default=64, gt=0)
     never_truncate: bool = False
     """Refuse documents longer than a row, instead of going on in another row (K-EXAONE's long stage)."""
+    balance: BalanceConfig = BalanceConfig()
+    mtp_weight: float = Field(default=0.05, ge=0)
+    """Of the multi-token prediction loss, where the model has such modules. K-EXAONE: 0.05."""
 
 
 def pretrain(
@@ -50,7 +54,7 @@ def pretrain(
     from endonym.data.loader import Loader, TokenStore
     from endonym.model import hf
     from endonym.model.device import settled
-    from endonym.stages.training import finish, objective
+    from endonym.stages.training import NextTokens, finish
     from endonym.tokenizer.folder import Tokenizer
     from endonym.train.loop import train
 
@@ -84,7 +88,14 @@ def pretrain(
         seed=config.seed,
         never_truncate=config.never_truncate,
     )
-    figures = train(net, objective("nll"), loader, config, context, title="pretrain")
+    figures = train(
+        net,
+        NextTokens(config.balance, config.mtp_weight),
+        loader,
+        config,
+        context,
+        title="pretrain",
+    )
     sources = {row.pop("source"): row for row in loader.report(config.steps)}
     return finish(net, words, out, context, figures | {"mixture": sources}, text, model)
 

@@ -17,6 +17,7 @@ STAGES = {
     "import": "endonym.stages.importing",
     "pretrain": "endonym.stages.pretrain",
     "operate": "endonym.stages.operate",
+    "merge": "endonym.stages.merge",
     "sft": "endonym.stages.sft",
     "evaluate": "endonym.stages.evaluate",
 }

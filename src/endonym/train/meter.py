@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from endonym.core.artifact import machine_error
+from endonym.model.experts import MoE
 
 # Dense bf16 operations per second, from NVIDIA's data sheets of the SXM parts. Others: no MFU.
 PEAKS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
@@ -96,6 +97,10 @@ def flops_per_token(model: nn.Module) -> tuple[float, float]:
     total = sum(parameter.numel() for parameter in model.parameters())
     tied = getattr(config, "tie_word_embeddings", False)
     products = total if tied else total - sum(tables.values())
+    for module in model.modules():
+        if isinstance(module, MoE):  # a token passes K of N experts
+            share = 1 - module.router.experts.chosen / module.router.experts.count
+            products -= share * sum(p.numel() for p in module.experts.parameters())
     heads = getattr(config, "num_attention_heads", 1)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return 6.0 * products, 12.0 * getattr(config, "num_hidden_layers", 0) * heads * size
