@@ -105,8 +105,9 @@ def test_boards_gather_runs_of_one_label(tmp_path):
     assert (figure.value, figure.low, figure.high, figure.n) == (10, 1, 99, 5), (
         "one run: its own interval"
     )
-    assert first.notes.count("up: mean of 2 runs, from the lowest to the highest") == 1
-    assert first.notes.count("up: said once") == 1 and "a: mean" not in " ".join(first.notes)
+    assert first.notes.count("up, down: the mean of 2 runs, from the lowest to the highest.") == 1
+    assert first.notes.count("up: said once") == 1
+    assert second.notes[-1] == "Each row: the mean of 2 runs, from the lowest to the highest."
     assert second.title == "the first" and [c.key for c in second.board.columns] == ["x"]
 
 

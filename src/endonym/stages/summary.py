@@ -112,17 +112,20 @@ def scoreboards(recipe: Recipe, done: dict[str, Done]) -> list[Shown]:
 
 
 def _board(board: Board, done: dict[str, Done]) -> Shown | None:
-    rows, notes, known = [], [], {}
+    rows, notes, known, runs = [], [], {}, {}
     nodes = {name: one.step.node for name, one in done.items()}
     for label, names in by_label(board.rows, nodes).items():
         scores = [_json(done[name].artifact, "scores.json") for name in names]
         known |= {column["key"]: column for one in scores for column in one["columns"]}
-        if len(names) > 1:
-            notes.append(f"{label}: mean of {len(names)} runs, from the lowest to the highest")
+        runs.setdefault(len(names), []).append(label)
         rows.append((label, [one["figures"] for one in scores]))
         notes += [f"{label}: {note}" for one in scores for note in one["notes"]]
     if not rows:
         return None
+    for number, labels in runs.items():
+        if number > 1:
+            which = "Each row" if len(runs) == 1 else ", ".join(labels)
+            notes.append(f"{which}: the mean of {number} runs, from the lowest to the highest.")
     keys = [key for key in board.columns or known if key in known]
     plain = [
         {"label": label, "figures": {key: _mean(key, runs) for key in keys if key in runs[0]}}
