@@ -1,4 +1,5 @@
-"""The command `endonym`: run, plan, why, show, report, audit, chat, tokenizer, new-language.
+"""The command `endonym`: run, plan, why, show, report, audit, chat, tokenizer, new-language, merge,
+convert.
 
 Answers go to stdout (with --json: one object), everything else to stderr. Nothing heavy is imported
 before a command needs it, so that --help answers at once.
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from endonym.cli import budget, language, merge, tokenizer
+from endonym.cli import budget, convert, language, merge, tokenizer
 from endonym.cli.options import AsJson, print_json
 from endonym.core.errors import EndonymError, RecipeError, StoreError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("new-language")(language.new_language)
 app.command()(merge.merge)
+app.command()(convert.convert)
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/typhoon_s.toml")

@@ -88,7 +88,7 @@ def weight_files(folder: Path) -> list[Path]:
                 "the weights are pickled, and reading a pickle runs code of its author",
                 where=pickled[0],
                 wanted=SINGLE,
-                do="where you trust it, convert the folder with transformers' save_pretrained",
+                do=f"endonym convert {folder} --out DIR",
             )
         raise DataError("weights are missing", where=missing[0], got=_listing(folder))
     return files
