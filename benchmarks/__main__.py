@@ -8,14 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generation, machine, page, sft, tokenizers
+from benchmarks import generation, machine, model, page, sft, tokenizers
 from benchmarks.material import SHAPES
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import EndonymError, MachineError
 
-PARTS = {"sft": sft, "generation": generation, "tokenizers": tokenizers}
+PARTS = {"sft": sft, "generation": generation, "tokenizers": tokenizers, "model": model}
 MODELS = ["sft", "generation"]
-"""The parts that run where none is named. The tokenizers' texts are not in the repository."""
+"""The parts that run where none is named. The tokenizers' texts are not in the repository, and model
+takes as long as these two together."""
 
 # (shape, precision, threads) of each part; of tokenizers (language, size, threads). One thread gives
 # the CPU figure, two show that both sides use them.
@@ -27,21 +28,33 @@ CASES = {
     ],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
     "tokenizers": [("th", 16_000, 1), ("ko", 16_000, 1)],
+    "model": [
+        (shape, precision, 1)
+        for shape in ("7M", "7M mixtral", "7M qwen3_moe")
+        for precision in ("float32", "bfloat16")
+    ],
 }
 LARGE = {
     "sft": [("30M", "bfloat16", 1)],
     "generation": [("30M", "bfloat16", 1)],
     "tokenizers": [("th", 64_000, 1), ("ko", 64_000, 1)],
+    "model": [("30M", "float32", 1), ("30M", "bfloat16", 1)],
 }
 QUICK = {
     "sft": [("7M", "bfloat16", 1)],
     "generation": [("7M", "float32", 1)],
     "tokenizers": [("th", 8_000, 1)],
+    "model": [("7M", "float32", 1)],
 }
 TINY = {
     "sft": [("tiny", "float32", 1)],
     "generation": [("tiny", "float32", 1)],
     "tokenizers": [("en", 1_000, 1)],
+    "model": [
+        ("tiny", "float32", 1),
+        ("tiny mixtral", "bfloat16", 1),
+        ("tiny qwen3_moe", "float32", 1),
+    ],
 }
 
 
@@ -50,7 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks", description="Endonym beside TRL and transformers, in one run."
     )
     parser.add_argument(
-        "parts", nargs="*", metavar="sft|generation|tokenizers", help="default: sft generation"
+        "parts",
+        nargs="*",
+        metavar="sft|generation|tokenizers|model",
+        help="default: sft generation",
     )
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="one case a part, at most 2 rounds")

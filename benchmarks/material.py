@@ -23,7 +23,10 @@ ROWS = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama: width, layers, inner width, heads, key/value heads; vocabulary tied to the head."""
+    """A Llama: width, layers, inner width, heads, key/value heads; vocabulary tied to the head.
+
+    experts, qk_norm: as in ModelConfig; family: the model_type that the folder is written as.
+    """
 
     name: str
     hidden_size: int
@@ -32,7 +35,17 @@ class Shape:
     num_attention_heads: int
     num_key_value_heads: int
     vocab_size: int = 16384
+    experts: dict[str, Any] | None = None
+    qk_norm: bool = False
+    family: str = "llama"
 
+
+_MIXTRAL = {"family": "mixtral", "experts": {"count": 4, "chosen": 2, "width": 344}}
+_QWEN3_MOE = {
+    "family": "qwen3_moe",
+    "experts": {"count": 16, "chosen": 4, "width": 176},
+    "qk_norm": True,
+}
 
 SHAPES = {
     shape.name: shape
@@ -40,9 +53,14 @@ SHAPES = {
         Shape("tiny", 64, 2, 176, 4, 2, vocab_size=2048),
         Shape("7M", 256, 4, 688, 4, 2),
         Shape("30M", 512, 7, 1376, 8, 4),
+        Shape("7M mixtral", 256, 4, 344, 4, 2, **_MIXTRAL),
+        Shape("7M qwen3_moe", 256, 4, 688, 4, 2, **_QWEN3_MOE),
+        Shape("tiny mixtral", 64, 2, 344, 4, 2, vocab_size=2048, **_MIXTRAL),
+        Shape("tiny qwen3_moe", 64, 2, 176, 4, 2, vocab_size=2048, **_QWEN3_MOE),
     )
 }
-"""By all parameters, the table included: 3M of the 7M and 22M of the 30M lie in the blocks."""
+"""By all parameters, the table included: 3M of the 7M and 22M of the 30M lie in the blocks. Those with
+experts: as many parameters a token as the dense one of their name, and more of them in all."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +120,14 @@ def block(words: Tokenizer, seed: int = 0) -> Block:
             return Block(*map(list, zip(*chosen)))
 
 
-def prompts(words: Tokenizer, count: int, seed: int = 0) -> list[list[int]]:
-    """`count` pieces of text of 8 to 64 tokens, each length about as often as any other."""
+def prompts(
+    words: Tokenizer, count: int, seed: int = 0, *, shortest: int = 8, longest: int = 64
+) -> list[list[int]]:
+    """`count` pieces of text of `shortest` to `longest` tokens, each length about as often as any."""
     random = Random(seed)
     ids = words.encode("\n".join(_texts().values()))
-    starts = [random.randrange(len(ids) - 64) for _ in range(count)]
-    return [ids[start : start + random.randint(8, 64)] for start in starts]
+    starts = [random.randrange(len(ids) - longest) for _ in range(count)]
+    return [ids[start : start + random.randint(shortest, longest)] for start in starts]
 
 
 def save_block(given: Block, file: Path) -> None:
@@ -128,16 +148,16 @@ def save_model(shape: Shape, folder: Path, *, lively: bool = False) -> int:
 
     from endonym.model import hf
 
-    fields = {name: value for name, value in asdict(shape).items() if name != "name"}
+    fields = {key: value for key, value in asdict(shape).items() if key not in ("name", "family")}
     config = {**fields, "head_dim": shape.hidden_size // shape.num_attention_heads}
     config |= {"tie_word_embeddings": True, "max_position_embeddings": 2048}
     model = hf.new(hf.ModelConfig.read(config, "benchmarks"), seed=0)
     if lively:
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if weight.dim() == 2 and "embed" not in name:
+                if weight.dim() >= 2 and "embed" not in name:
                     weight *= 4
-    hf.save(model, folder)
+    hf.save(model, folder, family=shape.family)
     return sum(weight.numel() for weight in model.parameters())
 
 

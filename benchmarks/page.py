@@ -25,6 +25,7 @@ def page(result: dict[str, Any]) -> str:
     parts += [_sft(each) for each in result.get("sft", [])]
     parts += [_generation(each) for each in result.get("generation", [])]
     parts += [_tokenizers(each) for each in result.get("tokenizers", [])]
+    parts += [_model(each) for each in result.get("model", [])]
     return "\n".join(parts)
 
 
@@ -161,6 +162,62 @@ def _tokenizers(each: dict[str, Any]) -> str:
         width = len(heads) if part == "learn" else -1
         tables += [f"{name}:", "", _table(heads[:width], [row[:width] for row in rows]), ""]
     return "\n".join([title, note, "", *tables])
+
+
+MODEL_NOTE = """A pass reads {texts} texts of {row} tokens and forms all logits; in training it ends with the loss and the
+gradients. Decoding is greedy, {new_tokens} tokens after each of a batch of prompts of {prompt_tokens}, the
+reading of which is in the time. Peak is of a process that does this work alone, in brackets before the
+work began (on a GPU: what torch allocated there). Difference is from transformers in float32, checked by
+every arm after every turn. Forward: {forward} (at most {most_forward:g}); training: loss, norm
+and embedding's gradient, relative (at most {most_training:g}); decoding: {decoding} (at most {most_decoding:g})."""
+
+
+def _model(each: dict[str, Any]) -> str:
+    is_exact = each["precision"] == "float32"
+    texts, row = each["tokens_of_a_pass"]
+    note = MODEL_NOTE.format(
+        **each,
+        texts=texts,
+        row=row,
+        **{f"most_{work}": most for work, most in each["tolerance"].items()},
+        forward="the largest of any logit" if is_exact else "root mean square, relative",
+        decoding="share of other tokens"
+        if is_exact
+        else "what drawn tokens lack to the best logit, relative, on average",
+    )
+    has_mfu = any(row["mfu"] for row in each["rows"])
+    heads = [
+        "work",
+        "batch",
+        "arm",
+        "tokens per CPU-s",
+        "CPU ratio",
+        "tokens per s",
+        "wall ratio",
+        "peak",
+        "peak ratio",
+        "difference",
+        "MFU",
+    ]
+    rows = [
+        [
+            row["work"] + (" on the GPU" if row["device"] == "cuda" else ""),
+            str(row["batch"]),
+            row["arm"],
+            _speed(row, "tokens_per_cpu_second"),
+            _ratio(row, "cpu_ratio"),
+            _speed(row, "tokens_per_second"),
+            _ratio(row, "wall_ratio"),
+            f"{row['peak_bytes'] / 1e9:.2f} GB ({row['before_bytes'] / 1e9:.2f})",
+            f"{row['peak_ratio']:.2f}",
+            f"{row['difference']:.1e}",
+            "{median:.1%} ({low:.1%} to {high:.1%})".format(**row["mfu"]) if row["mfu"] else "",
+        ]
+        for row in each["rows"]
+    ]
+    width = len(heads) if has_mfu else -1
+    table = _table(heads[:width], [row[:width] for row in rows])
+    return "\n".join([_title(f"The model, {each['shape']}", each), note, "", table, ""])
 
 
 def _speed(row: dict[str, Any], key: str) -> str:

@@ -3,8 +3,9 @@ all others as transformers' own (model/foreign.py).
 
 What a family of transformers has is written as that family, which transformers and vLLM load without
 code of ours. What none has (skips, MTP outside K-EXAONE, an unusual mixture of traits) is written as a
-class of its own, with our names: transformers refuses it by name, only load() reads it; save(plain=True)
-leaves out what is in the way instead, and says what that was.
+class of its own, with our names: transformers refuses it, unless its user trusts the code that lies in
+the folder (remote/modeling_endonym.py, which load() never runs); save(plain=True) leaves out what is in
+the way instead, and says what that was.
 """
 
 import json
@@ -13,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from endonym.core.errors import DataError, RecipeError, StoreError
-from endonym.model.checkpoint import INDEX, SINGLE, CausalLM, read_json, weight_files, write_json
+from endonym.model.checkpoint import (
+    INDEX,
+    SINGLE,
+    CausalLM,
+    read_json,
+    weight_files,
+    write_aside,
+    write_json,
+)
 from endonym.model.config import ModelConfig
 from endonym.model.decoder import Decoder, initialise
 from endonym.model.families import Layout, Part, layout, shape
-from endonym.model.hub import config_from, config_to, own_config, why_not_native
+from endonym.model.hub import OWN, REMOTE, config_from, config_to, own_config, why_not_native
 from endonym.model.shards import Planned, Shards, lay_out, write_shards
 
 SHARD_BYTES = 5 * 10**9
@@ -140,6 +150,11 @@ def save(
     kept = ("bos_token_id", "eos_token_id", "pad_token_id")
     generation = {name: raw[name] for name in kept if raw[name] is not None}
     write_json(folder / "generation_config.json", generation)
+    if raw["model_type"] == OWN:
+        code = files("endonym.model").joinpath("remote", REMOTE).read_bytes()
+        write_aside(folder / REMOTE, lambda aside: aside.write_bytes(code))
+    else:
+        (folder / REMOTE).unlink(missing_ok=True)
     write_json(folder / "config.json", raw)
     return Saved(raw["architectures"][0], dropped)
 

@@ -6,6 +6,7 @@ transformers (model/foreign.py).
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from endonym.core.errors import DataError, RecipeError
@@ -14,6 +15,9 @@ from endonym.model.families import FAMILIES, SAME, Family
 
 OWN, OWN_ARCHITECTURE = "endonym", "EndonymForCausalLM"
 """The class that is only ours: a decoder that no family has, under our own fields and names."""
+
+REMOTE = "modeling_endonym.py"
+"""The file beside its config.json with which transformers runs it, if told trust_remote_code=True."""
 
 MEANINGLESS = frozenset({
     "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
@@ -117,12 +121,16 @@ def config_to(config: ModelConfig, family: str | None = None) -> dict[str, Any]:
 
 
 def own_config(config: ModelConfig) -> dict[str, Any]:
-    """A config.json of the class that only endonym reads: transformers refuses its model_type, rather
-    than run something like it."""
+    """A config.json of our own class: transformers refuses it, rather than run something like it, unless
+    it is told to trust the folder's code."""
     fields = config.model_dump(mode="json", exclude_defaults=True)
     return {
         "architectures": [OWN_ARCHITECTURE],
         "model_type": OWN,
+        "auto_map": {
+            "AutoConfig": f"{Path(REMOTE).stem}.EndonymConfig",
+            "AutoModelForCausalLM": f"{Path(REMOTE).stem}.{OWN_ARCHITECTURE}",
+        },
         **{name: getattr(config, name) for name in SAME[-3:]},
         OWN: {name: value for name, value in fields.items() if name not in SAME[-3:]},
     }

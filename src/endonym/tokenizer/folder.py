@@ -377,11 +377,11 @@ class Tokenizer:
     @cached_property
     def _prefix(self) -> str:
         """The dummy-prefix rule: "none", "first" (text start only) or "each" (after control too)."""
-        return prefix_rule(json.loads(self._state_without_vocabulary()))
-
-    def _state_without_vocabulary(self) -> str:
-        state = json.loads(self.backend.to_str())
-        return json.dumps({key: state[key] for key in ("normalizer", "pre_tokenizer")})
+        # the parts' own state: the whole tokenizer's would hold the vocabulary, most of a second of JSON
+        parts = {name: getattr(self.backend, name) for name in ("normalizer", "pre_tokenizer")}
+        return prefix_rule(
+            {name: part and json.loads(part.__getstate__()) for name, part in parts.items()}
+        )
 
     @cached_property
     def _literal(self) -> tuple[Backend, Backend]:
