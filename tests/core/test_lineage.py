@@ -56,3 +56,43 @@ def test_kinds_are_numbered_in_order_of_first_appearance():
 def test_inputs_that_cannot_be_drawn_are_refused(stages, said):
     with pytest.raises(DataError, match=said):
         lineage.lineage(stages)
+
+
+def chain(seeds):
+    """data -> base_N -> tuned_N for every seed."""
+    stages = [{"name": "data", "kind": "documents", "inputs": {}, "seconds": 1}]
+    for n in range(seeds):
+        base = {"name": f"base_{n}", "family": "base_*", "kind": "model", "seconds": 2}
+        tuned = {"name": f"tuned_{n}", "family": "tuned_*", "kind": "model", "seconds": 3}
+        stages += [
+            {**base, "inputs": {"text": ["data"]}, "reused": n > 0},
+            {**tuned, "inputs": {"model": [f"base_{n}"]}, "reused": True},
+        ]
+    return stages
+
+
+def test_a_small_run_is_drawn_stage_by_stage():
+    drawn = lineage.folded(chain(3))
+    assert [one["name"] for one in drawn] == [one["name"] for one in chain(3)]
+    assert [one["place"] for one in drawn] == list(range(1, 8))
+
+
+def test_stages_of_one_family_share_a_box_in_a_large_run():
+    alone = {"name": "last_0", "family": "last_*", "inputs": {"model": ["tuned_3"]}}
+    more = {"name": "more", "kind": "documents", "inputs": {}}
+    data, base, tuned, last, other = lineage.folded([*chain(30), alone, more])
+    assert other["name"] == "more" and data["name"] == "data", "stages without a family stand alone"
+    assert last["name"] == "last_0" and last["inputs"] == {"": ["tuned_*"]}
+    assert (base["name"], base["members"], base["seconds"], base["place"]) == ("base_*", 30, 60, 2)
+    assert data["inputs"] == {"": []} and "members" not in data
+    assert base["inputs"] == {"": ["data"]} and tuned["inputs"] == {"": ["base_*"]}
+    assert not base["reused"] and tuned["reused"], "reused where all of them are"
+    assert len(lineage.lineage([data, base, tuned, last])["nodes"]) == 4
+
+
+def test_families_that_need_one_another_by_turns_are_drawn_apart():
+    stages = [{"name": "a_0", "family": "a_*", "inputs": {}}]
+    for n in range(30):
+        stages.append({"name": f"b_{n}", "family": "b_*", "inputs": {"x": [f"a_{n}"]}})
+        stages.append({"name": f"a_{n + 1}", "family": "a_*", "inputs": {"x": [f"b_{n}"]}})
+    assert len(lineage.folded(stages)) == len(stages)

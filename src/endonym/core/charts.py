@@ -144,8 +144,12 @@ def loss_comparison(labels: Sequence[str]) -> Any:
         orient="bottom",
         columns=3,
         symbolType="stroke",
-        labelLimit=220,
-        labelFontSize=11,
+        symbolOpacity=1,
+        symbolSize=260,
+        symbolStrokeWidth=3,
+        labelColor=PALETTE["ink"][0],
+        labelLimit=260,
+        labelFontSize=12,
     )
     x = alt.X(
         "step:Q",
@@ -153,11 +157,8 @@ def loss_comparison(labels: Sequence[str]) -> Any:
         scale=alt.Scale(nice=False),
     )
     y = alt.Y("loss:Q", axis=alt.Axis(title="loss", tickCount=5), scale=alt.Scale(zero=False))
-    data = alt.Chart(alt.NamedData("run"))
-    band = data.mark_area(opacity=0.18).encode(
-        x=x, y=alt.Y("low:Q"), y2="high:Q", color=alt.Color("line:N", scale=scale, legend=None)
-    )
-    line = data.mark_line(strokeWidth=1.75).encode(
-        x=x, y=y, color=alt.Color("line:N", scale=scale, legend=legend)
-    )
-    return (band + line).properties(width=560, height=260)
+    colour = alt.Color("line:N", scale=scale, legend=legend)
+    data = alt.Chart(alt.NamedData("run")).encode(x=x, color=colour)
+    band = data.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q")
+    line = data.mark_line(strokeWidth=1.75).encode(y=y)
+    return (band + line).properties(width=640, height=280)

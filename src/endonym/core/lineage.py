@@ -3,6 +3,7 @@
 The template of the report (report.html.j2) draws what comes out of here; no drawing library is used.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -15,6 +16,49 @@ from endonym.core.errors import DataError
 NODE_WIDTH, NODE_HEIGHT = 122, 58
 COLUMN = NODE_WIDTH + 28
 NODE_GAP, LINE_GAP = NODE_HEIGHT + 16, 26
+
+
+MOST = 40
+"""Boxes that a reader can still follow; of more stages, those of one family share a box."""
+
+
+def folded(stages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages to draw: as they are or, above MOST, one for each family (a recipe's `each`).
+
+    A box of several has their family's name, their number in `members`, their time in all, and every
+    input of any of them; it is reused where all of them are. `place` is the first one's place, from 1.
+    """
+    placed = [{**stage, "place": place} for place, stage in enumerate(stages, 1)]
+    if len(stages) <= MOST:
+        return placed
+    sizes = Counter(stage.get("family") for stage in stages)
+    box_of = {
+        stage["name"]: family if family and sizes[family] > 1 else stage["name"]
+        for stage in stages
+        for family in [stage.get("family")]
+    }
+    boxes: dict[str, list[dict[str, Any]]] = {}
+    for stage in placed:
+        boxes.setdefault(box_of[stage["name"]], []).append(stage)
+    drawn = []
+    for name, members in boxes.items():
+        given = [
+            ref for one in members for refs in (one.get("inputs") or {}).values() for ref in refs
+        ]
+        inputs = [
+            box for box in dict.fromkeys(box_of.get(ref, ref) for ref in given) if box != name
+        ]
+        one = {**members[0], "name": name, "inputs": {"": inputs}}
+        if len(members) > 1:
+            one["members"] = len(members)
+            one["seconds"] = sum(each.get("seconds") or 0 for each in members)
+            one["reused"] = all(each.get("reused") for each in members)
+        drawn.append(one)
+    try:
+        list(TopologicalSorter({one["name"]: one["inputs"][""] for one in drawn}).static_order())
+    except CycleError:  # families that need one another by turns cannot share boxes
+        return placed
+    return drawn
 
 
 def lineage(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import Any
 from endonym.core.config import Config, nearest
 from endonym.core.errors import RecipeError
 
+FAMILY = "\0family"  # no key that a TOML file could hold by accident
 TOP_KEYS = ("title", "vars", "stages", "report", "scale", "drop")
 
 
@@ -77,6 +78,8 @@ class Node:
     label: str
     settings: dict[str, Any]
     where: str
+    family: str = ""
+    """The name that it was written under, with the words of `each` in it; "" where it stands alone."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +232,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _node(name: str, table: Any, where: str) -> Node:
     if not isinstance(table, dict) or not isinstance(table.get("use"), str):
         raise RecipeError('a stage is a table with a key `use = "..."`', where=where, got=table)
-    settings = {key: value for key, value in table.items() if key not in ("use", "label")}
-    return Node(name, table["use"], table.get("label", name), settings, where)
+    settings = {key: value for key, value in table.items() if key not in ("use", "label", FAMILY)}
+    family = table.get(FAMILY, "")
+    return Node(name, table["use"], table.get("label", name), settings, where, family)
 
 
 def _each(stages: dict[str, Any], words: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -254,7 +258,7 @@ def _each(stages: dict[str, Any], words: dict[str, Any], path: Path) -> dict[str
                     where=where,
                     do="put every word of `each` into the stage's name, as ${word}",
                 )
-            found[one] = _substitute(rest, local, where)
+            found[one] = _substitute(rest, local, where) | {FAMILY: re.sub(r"\$\{\w+\}", "*", name)}
     return found
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from endonym.core import charts
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import DataError
-from endonym.core.lineage import lineage
+from endonym.core.lineage import folded, lineage
 
 MAX_POINTS = 400  # of one loss curve; more cannot be told apart at the width of a page
 
@@ -96,7 +96,7 @@ def render(run: dict[str, Any]) -> str:
         run=run,
         palette=charts.PALETTE,
         kind_colours=charts.KIND_COLOURS,
-        lineage=lineage(run["stages"]),
+        lineage=lineage(folded(run["stages"])),
         boards=[
             _scores(board)
             for board in (run.get("scoreboard") or {}, *(run.get("boards") or []))

@@ -33,6 +33,7 @@ def measure(
 
     and vocab_size. n is the number of characters.
     """
+    from endonym.lang.pack import pack
     from endonym.tokenizer import measure as method
     from endonym.tokenizer.folder import Tokenizer
 
@@ -46,12 +47,13 @@ def measure(
         n = found.characters
         figures[f"tpc_{label}"] = Figure(found.tokens_per_character, n=n)
         figures[f"bpt_{label}"] = Figure(found.bytes_per_token, n=n)
-        columns.append(Column(f"tpc_{label}", label, "lower", "tokens/character"))
-        columns.append(Column(f"bpt_{label}", label, "higher", "bytes/token"))
+        name = pack(label).name if len(label) <= 3 else label
+        columns.append(Column(f"tpc_{label}", name, "lower", "tokens/character"))
+        columns.append(Column(f"bpt_{label}", name, "higher", "bytes/token"))
         if other is not None:
             saved = 1 - found.tokens / method.measure(other, sample).tokens
             figures[f"fewer_{label}"] = Figure(saved, n=n)
-            columns.append(Column(f"fewer_{label}", f"{label}: tokens saved", "higher", "%"))
+            columns.append(Column(f"fewer_{label}", f"{name}: tokens saved", "higher", "%"))
     scores = {
         "columns": [vars(column) for column in columns],
         "figures": {key: vars(figure) for key, figure in figures.items()},

@@ -218,6 +218,7 @@ def _stage(one: Done) -> dict[str, Any]:
         "name": one.step.name,
         "use": one.step.stage.name,
         "label": one.step.node.label,
+        "family": one.step.node.family,
         "address": one.artifact.address,
         "kind": one.artifact.kind,
         "inputs": {
