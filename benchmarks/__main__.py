@@ -51,8 +51,8 @@ TINY = {
     "generation": [("tiny", "float32", 1)],
     "tokenizers": [("en", 1_000, 1)],
     "model": [
-        ("tiny", "float32", 1),
-        ("tiny mixtral", "bfloat16", 1),
+        ("tiny", "bfloat16", 1),
+        ("tiny mixtral", "float32", 1),
         ("tiny qwen3_moe", "float32", 1),
     ],
 }

@@ -164,12 +164,13 @@ def _tokenizers(each: dict[str, Any]) -> str:
     return "\n".join([title, note, "", *tables])
 
 
-MODEL_NOTE = """A pass reads {texts} texts of {row} tokens and forms all logits; in training it ends with the loss and the
-gradients. Decoding is greedy, {new_tokens} tokens after each of a batch of prompts of {prompt_tokens}, the
-reading of which is in the time. Peak is of a process that does this work alone, in brackets before the
-work began (on a GPU: what torch allocated there). Difference is from transformers in float32, checked by
-every arm after every turn. Forward: {forward} (at most {most_forward:g}); training: loss, norm
-and embedding's gradient, relative (at most {most_training:g}); decoding: {decoding} (at most {most_decoding:g})."""
+MODEL_NOTE = """A pass reads {texts} texts of {row} tokens and forms all logits; in training it ends
+with the loss and the gradients. Decoding is greedy, {new_tokens} tokens after each prompt of {prompt_tokens},
+the reading of which is in the time. Peak is of a process that does this work alone, in
+brackets before the work began (on a GPU: what torch allocated there). Difference is from transformers in
+float32; every arm checks what it gave in its warm-up and after every turn. Forward: {forward} (at most
+{most_forward:.2g}). Training: loss, norm and embedding's gradient, relative (at most {most_training:.2g}).
+Decoding: {decoding} (at most {most_decoding:.2g})."""
 
 
 def _model(each: dict[str, Any]) -> str:
