@@ -107,3 +107,23 @@ def test_the_command(folder, tmp_path):
     words = ["convert", str(folder), "--out", str(tmp_path / "new"), "--json"]
     told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
     assert told["figures"]["files"] == 1
+
+
+def test_a_plain_form_of_a_model_with_skips(tmp_path):
+    from endonym.surgery.depth import deepen, plan_v2
+
+    sources, skips = plan_v2(2, 1, [1, 2])
+    hf.save(deepen(model(), sources, skips, alpha=0.5), tmp_path / "skips")
+    words = [
+        "convert",
+        str(tmp_path / "skips"),
+        "--plain",
+        "--out",
+        str(tmp_path / "new"),
+        "--json",
+    ]
+    told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert told["figures"]["architecture"] == "LlamaForCausalLM"
+    assert "skips" in told["figures"]["left_out"]
+    plain = hf.load(tmp_path / "new")
+    assert plain.config.skips == [] and plain.config.num_hidden_layers == 3
