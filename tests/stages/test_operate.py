@@ -73,6 +73,7 @@ def test_experts_of_snapshots(tmp_path, model):
         {"experts": {"chosen": 1}}, tmp_path, input=two, snapshots={"one": one, "two": two}
     )
     assert sparse.config.experts.count == 2 and outcome.licences == ["two", "one", "two"]
+    assert -0.2 < outcome.figures["expert_likeness"] < 0.2, "two seeds have nothing in common"
     gate_up = sparse.model.layers[0].mlp.experts.gate_up
     first = hf.load(one.path).model.layers[0].mlp
     assert torch.equal(gate_up[0], torch.cat([first.gate_proj.weight, first.up_proj.weight]))

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from endonym.core.errors import DataError, MachineError, StoreError
@@ -110,30 +109,6 @@ def _check_shard(tensor: str, shard: object, index: Path) -> None:
             wanted="NAME.safetensors",
             got=repr(shard),
         )
-
-
-def read_tensors(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """All tensors of a folder, by name."""
-    tensors: dict[str, Tensor] = {}
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="pt", device=device) as shard:
-                names = shard.keys()
-                tensors.update({name: shard.get_tensor(name) for name in names})
-        except (SafetensorError, OSError) as error:
-            raise DataError(
-                "a safetensors file cannot be read: it is damaged or cut short",
-                where=file,
-                got=str(error),
-                do="copy or download it again",
-            ) from None
-    return tensors
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """One safetensors file."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_aside(path, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from endonym.eval.table import Column, Figure
 
 class MeasureConfig(Config):
     characters: int = Field(default=2_000_000, gt=0)
-    """Of each text, at most; whole documents, from the beginning."""
+    """Of each text, from the beginning, at most."""
 
 
 def measure(
@@ -34,7 +34,9 @@ def measure(
     and vocab_size. n is the number of characters.
     """
     from endonym.lang.pack import pack
+    from endonym.stages.tokenizer import Texts
     from endonym.tokenizer import measure as method
+    from endonym.tokenizer.corpus import head
     from endonym.tokenizer.folder import Tokenizer
 
     words = Tokenizer.load(tokenizer.path)
@@ -42,7 +44,7 @@ def measure(
     columns = [Column("vocab_size", "Vocabulary", "lower", "tokens")]
     figures = {"vocab_size": Figure(words.vocab_size)}
     for label, documents in text.items():
-        sample = _sample(documents, config.characters)
+        sample = list(head(Texts({label: documents}), config.characters))
         found = method.measure(words, sample)
         n = found.characters
         figures[f"tpc_{label}"] = Figure(found.tokens_per_character, n=n)
@@ -62,18 +64,6 @@ def measure(
     }
     write_json(out / "scores.json", scores)
     return Outcome({key: figure.value for key, figure in figures.items()}, [])
-
-
-def _sample(documents: Artifact, characters: int) -> list[str]:
-    from endonym.stages.tokenizer import Texts
-
-    sample, size = [], 0
-    for one in Texts({"": documents}):
-        sample.append(one)
-        size += len(one)
-        if size >= characters:
-            break
-    return sample
 
 
 STAGE = Stage(

@@ -95,7 +95,7 @@ def operate(
         experts      each MLP becomes several and a router
 
     Figures: parameters; rows before and after, and of the new tokens how many have no piece under the
-    old tokenizer and so were drawn at random; layers before and after.
+    old tokenizer and so were drawn at random; layers before and after; the mean cosine of two experts.
     """
     from endonym.model import hf
     from endonym.tokenizer.folder import Tokenizer
@@ -121,7 +121,11 @@ def operate(
         model = _ours(model, "context")
         model = rebuilt(model, extend_context(model.config, config.context.length, **settings))
     if config.experts:
+        from endonym.surgery.experts import likeness
+
         model = _experts(_ours(model, "experts"), config.experts, snapshots)
+        if alike := likeness(model):  # empty where first_dense leaves no layer
+            figures["expert_likeness"] = sum(alike.values()) / len(alike)
     hf.save(model, out, eos_ids=words.stop_ids, bos_id=words.bos_id)
     words.save(out)
     figures["parameters"] = sum(p.numel() for p in model.parameters())

@@ -82,15 +82,10 @@ def density(
     words: "Tokenizer", documents: dict[str, Artifact], characters: int = 2_000_000
 ) -> float:
     """UTF-8 bytes per token, a corpus ratio, over the first `characters` of the documents."""
+    from endonym.tokenizer.corpus import head
     from endonym.tokenizer.extend import bytes_per_token
 
-    sample, size = [], 0
-    for text in Texts(documents):
-        sample.append(text)
-        size += len(text)
-        if size >= characters:
-            break
-    return bytes_per_token(words, sample)
+    return bytes_per_token(words, list(head(Texts(documents), characters)))
 
 
 def licences(documents: dict[str, Artifact]) -> list[str]:

@@ -125,7 +125,7 @@ def join_marks(pre_tokenizer: Any, script_marks: str) -> Any:
             raise DataError(
                 "marks cannot be joined where ByteLevel puts a space before the text",
                 wanted="add_prefix_space false",
-                do="extend without joining marks (join=False)",
+                do="choose another base; RoBERTa's kind cannot be extended for a script with marks",
             )
         split = {
             "type": "Split",
