@@ -96,3 +96,13 @@ def test_families_that_need_one_another_by_turns_are_drawn_apart():
         stages.append({"name": f"b_{n}", "family": "b_*", "inputs": {"x": [f"a_{n}"]}})
         stages.append({"name": f"a_{n + 1}", "family": "a_*", "inputs": {"x": [f"b_{n}"]}})
     assert len(lineage.folded(stages)) == len(stages)
+
+
+def test_a_family_whose_members_follow_one_another_is_one_box_that_does_not_need_itself():
+    stages = [{"name": "data", "kind": "documents", "inputs": {}}]
+    for n in range(60):
+        before = [f"snapshot_{n - 1}"] if n else ["data"]
+        stages.append({"name": f"snapshot_{n}", "family": "snapshot_*", "inputs": {"x": before}})
+    data, box = lineage.folded(stages)
+    assert box["members"] == 60 and box["inputs"] == {"": ["data"]}
+    assert len(lineage.lineage([data, box])["paths"]) == 1

@@ -59,6 +59,12 @@ def test_blocks_are_repeated_with_skips_and_the_folder_remembers_them(tmp_path, 
     assert deep.config.skips == [(4, 1)] and deep.config.skip_alpha == 0.25
 
 
+def test_blocks_are_repeated_without_skips_where_none_are_asked_for(tmp_path, model):
+    settings = {"depth": {"block": 2, "copies": [1, 2], "skip": False}}
+    _, deep = operated(settings, tmp_path, input=model("base", 0))
+    assert deep.config.num_hidden_layers == 6 and deep.config.skips == []
+
+
 def test_first_and_last_layers(tmp_path, model):
     base = model("base", 0)
     _, deep = operated({"depth": {"keep": 3}}, tmp_path, input=base)
