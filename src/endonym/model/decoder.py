@@ -11,6 +11,7 @@ the float32 weights. A model loaded in bfloat16 (hf.load) needs no autocast; tha
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -71,11 +72,15 @@ class Attention(nn.Module):
         held = None
         if where.cache is not None:
             held = where.cache.put(self.layer, k, v, where.positions, where.counts)
+        if where.slices is not None:
+            q, k, v = where.slices.to_heads(q, k, v)
         if held is None:
             out = attend(q, k, v, where.documents, self.window, self.scale)
         else:
             mask = where.mask if self.window is None else where.window_mask
             out = attend_cached(q, *held, mask, self.scale)
+        if where.slices is not None:
+            out = where.slices.to_times(out)
         return self.o_proj(out.flatten(-2))
 
 
@@ -179,12 +184,26 @@ class MTP(nn.Module):
         return self.norm(self.block(self.project(both), where))
 
 
+class Slices(Protocol):
+    """The time axis divided among processes (model/exchange.py)."""
+
+    def whole(self, x: Tensor) -> Tensor: ...
+
+    def own(self, x: Tensor) -> Tensor: ...
+
+    def to_heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def to_times(self, x: Tensor) -> Tensor: ...
+
+
 @dataclass
 class Where:
     """What every layer needs to know of where the tokens stand; made once per forward pass.
 
     counts: [B] tokens of each row that are not padding, in a pass with a cache; None: all
     mask, window_mask: of the layers that see everything, and of the sliding ones
+    slices: how the time axis is divided among processes; positions, cos and sin are then those of
+    this process's slice, documents those of the whole rows
     """
 
     positions: Tensor
@@ -195,6 +214,7 @@ class Where:
     counts: Tensor | None = None
     mask: Tensor | None = None
     window_mask: Tensor | None = None
+    slices: Slices | None = None
 
 
 class Trunk(nn.Module):
@@ -222,6 +242,7 @@ class Decoder(nn.Module):
 
     checkpointing: compute each block anew in the backward pass and keep its input only: one more
     forward pass for much less memory.
+    slices: the tokens given are this process's slice of the time axis (exchange.share_time).
     """
 
     def __init__(self, config: ModelConfig):
@@ -233,6 +254,7 @@ class Decoder(nn.Module):
         if config.mtp_modules:
             self.mtp = nn.ModuleList([MTP(config, each) for each in range(config.mtp_modules)])
         self.checkpointing = False
+        self.slices: Slices | None = None
 
     @property
     def head(self) -> Tensor:
@@ -341,7 +363,12 @@ class Decoder(nn.Module):
         cache: KVCache | None,
         dtype: torch.dtype,
     ) -> Where:
-        config, time = self.config, tokens.shape[1]
+        config, slices = self.config, self.slices
+        if slices is not None:
+            assert cache is None and positions is not None, "slices of time are for training alone"
+            tokens, positions = slices.whole(tokens), slices.whole(positions)
+            segments = None if segments is None else slices.whole(segments)
+        time = tokens.shape[1]
         documents = counts = lengths = None
         if cache is not None:
             counts = None if segments is None else (segments > 0).sum(1)
@@ -356,8 +383,11 @@ class Decoder(nn.Module):
         elif by_length(config):
             # A cache's keys stay as they were turned, so all are turned for the room there is.
             lengths = torch.full_like(positions, cache.capacity)
+        if slices is not None:
+            positions = slices.own(positions)
+            lengths = None if lengths is None else slices.own(lengths)
         cos, sin = rotary(positions, config, dtype, lengths)
-        where = Where(positions, cos, sin, documents, cache, counts)
+        where = Where(positions, cos, sin, documents, cache, counts, slices=slices)
         if cache is not None and cache.longest:
             group = config.num_attention_heads // config.num_key_value_heads
             stop = cache.longest + time

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,16 @@ class Route:
     layer: int
     scores: Tensor
     chosen: Tensor
+
+
+class Shares(Protocol):
+    """Experts that are divided among processes (model/exchange.py)."""
+
+    group: Any
+
+    def travel(self, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Any]: ...
+
+    def home(self, done: Tensor, journey: Any) -> Tensor: ...
 
 
 @contextmanager
@@ -151,6 +162,7 @@ class MoE(nn.Module):
         self.shared = shared
         self.layer = layer
         self.routes: list[Route] | None = None
+        self.shares: Shares | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(0, -2)
@@ -159,29 +171,49 @@ class MoE(nn.Module):
             shape = (*x.shape[:-1], -1)
             self.routes.append(Route(self.layer, scores.view(shape), chosen.view(shape)))
         # autocast reaches no product of three-dimensional weights: they are cast here, once
-        gate_up, down = (w.to(tokens.dtype) for w in (self.experts.gate_up, self.experts.down))
-        out = mix(tokens, gates, chosen, gate_up, down).view(x.shape)
+        gate_up, down = (_own(w).to(tokens.dtype) for w in (self.experts.gate_up, self.experts.down))
+        out = mix(tokens, gates, chosen, gate_up, down, self.shares).view(x.shape)
         return out if self.shared is None else out + self.shared(x)
 
 
-def mix(x: Tensor, gates: Tensor, chosen: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def _own(weight: Tensor) -> Tensor:
+    """This process's part of a stack of experts that is divided among processes."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight
+
+
+def mix(
+    x: Tensor,
+    gates: Tensor,
+    chosen: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    shares: Shares | None = None,
+) -> Tensor:
     """sum_i g_i E_i(x) [M, D] over the chosen experts of x [M, D]; weights in x's dtype.
 
-    gates, chosen: [M, K]; gate_up: [N, 2F, D]; down: [N, D, F].
+    gates, chosen: [M, K]; gate_up: [N, 2F, D]; down: [N, D, F]. With `shares`, the weights are this
+    process's share of the experts, and tokens travel.
     """
-    if len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
+    if shares is None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
         return _one_token(x[0], gates[0], chosen[0], gate_up, down)[None]
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
-    ends = torch.searchsorted(
-        flat[order], torch.arange(len(gate_up), device=flat.device), right=True
-    )
     inside = _Sorted.apply(x, order // chosen.shape[1], back)
+    if shares is None:
+        ends = torch.searchsorted(
+            flat[order], torch.arange(len(gate_up), device=flat.device), right=True
+        )
+    else:
+        counts = torch.bincount(flat, minlength=len(gate_up) * shares.group.size())
+        inside, counts, journey = shares.travel(inside, counts)
+        ends = counts.cumsum(0)
     run = _grouped if can_group(x, gate_up) else _split
     with torch.autocast(x.device.type, enabled=False):
         out = run(inside, ends, gate_up, down)
+    if shares is not None:
+        out = shares.home(out, journey)
     out = _Moved.apply(out, back, order).unflatten(0, chosen.shape)
     return torch.bmm(gates.to(out.dtype)[:, None], out)[:, 0]
 
@@ -204,7 +236,7 @@ def _split(inside: Tensor, ends: Tensor, gate_up: Tensor, down: Tensor) -> Tenso
         for part, first, second in zip(parts, gate_up.unbind(), down.unbind())
         if len(part)
     ]
-    return torch.cat(done)
+    return torch.cat(done) if done else inside  # no token came to this process's experts
 
 
 def _grouped(inside: Tensor, ends: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
