@@ -8,12 +8,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generation, machine, model, page, sft, tokenizers
+from benchmarks import generation, machine, model, page, pretrain, sft, tokenizers
 from benchmarks.material import SHAPES
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import EndonymError, MachineError
 
-PARTS = {"sft": sft, "generation": generation, "tokenizers": tokenizers, "model": model}
+PARTS = {
+    "sft": sft,
+    "pretrain": pretrain,
+    "generation": generation,
+    "tokenizers": tokenizers,
+    "model": model,
+}
 MODELS = ["sft", "generation"]
 """The parts that run where none is named. The tokenizers' texts are not in the repository, and model
 takes as long as these two together."""
@@ -26,6 +32,7 @@ CASES = {
         ("7M", "float32", 1),
         ("7M", "bfloat16", 2),
     ],
+    "pretrain": [("7M", "bfloat16", 1), ("7M", "float32", 1)],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
     "tokenizers": [("th", 16_000, 1), ("ko", 16_000, 1)],
     "model": [
@@ -36,18 +43,30 @@ CASES = {
 }
 LARGE = {
     "sft": [("30M", "bfloat16", 1)],
+    "pretrain": [("30M", "bfloat16", 1)],
     "generation": [("30M", "bfloat16", 1)],
     "tokenizers": [("th", 64_000, 1), ("ko", 64_000, 1)],
     "model": [("30M", "float32", 1), ("30M", "bfloat16", 1)],
 }
 QUICK = {
     "sft": [("7M", "bfloat16", 1)],
+    "pretrain": [("7M", "bfloat16", 1)],
     "generation": [("7M", "float32", 1)],
     "tokenizers": [("th", 8_000, 1)],
     "model": [("7M", "float32", 1)],
 }
+GRID = {
+    part: [
+        (f"{size} {vocabulary}", precision, 1)
+        for precision in ("bfloat16", "float32")
+        for size in ("3M", "10M", "30M")
+        for vocabulary in ("16k", "64k")
+    ]
+    for part in ("sft", "pretrain")
+}
 TINY = {
     "sft": [("tiny", "float32", 1)],
+    "pretrain": [("tiny", "float32", 1)],
     "generation": [("tiny", "float32", 1)],
     "tokenizers": [("en", 1_000, 1)],
     "model": [
@@ -57,6 +76,8 @@ TINY = {
     ],
 }
 
+TABLES = {"tiny": TINY, "quick": QUICK, "large": LARGE, "grid": GRID}
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -65,12 +86,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "parts",
         nargs="*",
-        metavar="sft|generation|tokenizers|model",
+        metavar="|".join(PARTS),
         help="default: sft generation",
     )
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="one case a part, at most 2 rounds")
     parser.add_argument("--large", action="store_true", help="30M parameters: half an hour")
+    parser.add_argument(
+        "--grid",
+        action="store_true",
+        help="training at 3M, 10M, 30M parameters, vocabularies of 16k and 64k: an hour and more",
+    )
+    parser.add_argument("--only", default="", help="of the cases those whose shape begins so")
     parser.add_argument("--tiny", action="store_true", help="a toy shape: does it run at all?")
     parser.add_argument("--without-peers", action="store_true", help="Endonym's own arms only")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
@@ -101,12 +128,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     if not given.without_peers:
         wanted = {"sft": "trl", "tokenizers": "tiktoken"}
         require_peers(["transformers", *(wanted[part] for part in parts if part in wanted)])
-    cases = TINY if given.tiny else QUICK if given.quick else LARGE if given.large else CASES
+    cases = next((table for name, table in TABLES.items() if getattr(given, name)), CASES)
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats
     result: dict[str, Any] = {"machine": machine.describe()}
     for part in parts:
         result[part] = []
         for first, second, threads in cases[part]:
+            if not f"{first} {second}".startswith(given.only):
+                continue
             label = f"{part}, {first}, {second}, threads {threads}"
 
             def note(text: str, label: str = label) -> None:
@@ -115,7 +144,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             run, peers = PARTS[part].run, not given.without_peers
             case = (SHAPES.get(first, first), second, threads)
             with tempfile.TemporaryDirectory(prefix="endonym-bench-") as folder:
-                result[part].append(run(*case, repeats, Path(folder), note, peers=peers))
+                more = {"brief": True} if given.grid and part == "sft" else {}
+                result[part].append(run(*case, repeats, Path(folder), note, peers=peers, **more))
     return result | {"load_after": machine.load()}
 
 

@@ -53,6 +53,12 @@ SHAPES = {
         Shape("tiny", 64, 2, 176, 4, 2, vocab_size=2048),
         Shape("7M", 256, 4, 688, 4, 2),
         Shape("30M", 512, 7, 1376, 8, 4),
+        Shape("3M 16k", 256, 4, 688, 4, 2),
+        Shape("3M 64k", 256, 4, 688, 4, 2, vocab_size=65536),
+        Shape("10M 16k", 384, 6, 1032, 6, 3),
+        Shape("10M 64k", 384, 6, 1032, 6, 3, vocab_size=65536),
+        Shape("30M 16k", 512, 10, 1376, 8, 4),
+        Shape("30M 64k", 512, 10, 1376, 8, 4, vocab_size=65536),
         Shape("7M mixtral", 256, 4, 344, 4, 2, **_MIXTRAL),
         Shape("7M qwen3_moe", 256, 4, 688, 4, 2, **_QWEN3_MOE),
         Shape("tiny mixtral", 64, 2, 344, 4, 2, vocab_size=2048, **_MIXTRAL),
@@ -60,7 +66,8 @@ SHAPES = {
     )
 }
 """By all parameters, the table included: 3M of the 7M and 22M of the 30M lie in the blocks. Those with
-experts: as many parameters a token as the dense one of their name, and more of them in all."""
+experts: as many parameters a token as the dense one of their name, and more of them in all. Those
+with a vocabulary in their name are called by the parameters of their blocks: 3, 10 and 29 million."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,14 @@ def prompts(
     ids = words.encode("\n".join(_texts().values()))
     starts = [random.randrange(len(ids) - longest) for _ in range(count)]
     return [ids[start : start + random.randint(shortest, longest)] for start in starts]
+
+
+def stretches(words: Tokenizer, seed: int = 0) -> list[list[int]]:
+    """ROWS stretches of text, each of ROW inputs and the token after them."""
+    random = Random(seed)
+    ids = words.encode("\n".join(_texts().values()))
+    starts = [random.randrange(len(ids) - ROW - 1) for _ in range(ROWS)]
+    return [ids[start : start + ROW + 1] for start in starts]
 
 
 def save_block(given: Block, file: Path) -> None:

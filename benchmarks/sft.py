@@ -25,6 +25,8 @@ LEARNING_RATE = 1e-4
 WARMUP = 2
 """Steps before the first turn: the first allocates, the second no longer does."""
 
+BRIEF = ("Endonym, packed", "Endonym, padded", "TRL, padded", "TRL, packed", "plain loop, packed")
+
 TOLERANCE = {"float32": 2e-4, "bfloat16": 1e-3}
 """Largest relative difference of the first losses. float32: sums in another order and, in the second
 step, what AdamW makes of it; bfloat16: 8 bits of mantissa (4e-3) a target, averaged over thousands."""
@@ -32,9 +34,12 @@ step, what AdamW makes of it; bfloat16: 8 bits of mantissa (4e-3) a target, aver
 
 def run(
     shape: material.Shape, precision: str, threads: int, repeats: int, folder: Path, note, *,
-    peers: bool = True, per_turn: int = 1,
+    peers: bool = True, per_turn: int = 1, brief: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """The comparison of one shape and precision: figures of each arm, ratios to Endonym's packed one."""
+    """The comparison of one shape and precision: figures of each arm, ratios to Endonym's packed one.
+
+    brief: of the peers' layouts TRL's default and its best, and the plain loop's best.
+    """
     words = material.tokenizer(shape.vocab_size)
     words.save(folder)
     parameters = material.save_model(shape, folder)
@@ -55,6 +60,8 @@ def run(
             Arm("plain loop, by length", "benchmarks.sft:plain", {**spec, "layout": "by length"}),
             Arm("plain loop, packed", "benchmarks.sft:plain", {**spec, "layout": "packed"}),
         ]
+    if brief:
+        arms = [arm for arm in arms if arm.name in BRIEF]
     records = compare(arms, [{"key": "step"}], repeats=repeats, threads=threads, note=note)
     tokens = block.figures["tokens"] * per_turn
     ours = records[arms[0].name]
@@ -141,7 +148,7 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
 
         identity = loader.identity
 
-        def rows(self, step: int):
+        def rows(self, step: int, part: tuple[int, int] = (0, 1)):
             if steps.begun and steps.is_warming_up:
                 log = (scratch / "metrics.jsonl").read_text().splitlines()
                 steps.losses = [json.loads(line)["loss"] for line in log]
