@@ -18,9 +18,9 @@ from endonym.core.audit import audit
 from endonym.core.console import Console
 from endonym.core.context import Context
 from endonym.core.errors import DataError, MachineError, RecipeError, StoreError
-from endonym.core.plan import missed, plan, why
+from endonym.core.plan import locate, missed, plan, why
 from endonym.core.runner import run
-from endonym.core.store import Store
+from endonym.core.store import Store, matches
 
 
 @pytest.fixture
@@ -106,6 +106,26 @@ def test_a_relative_data_path_is_looked_up_in_the_data_folders(house, tmp_path):
     assert run(loaded, store, toy.lookup, context)["sum"].artifact.figures == {"total": 19}
     with pytest.raises(DataError, match=r"did you mean 'x\.txt'"):
         plan(recipes.load(path, sets=["a.file=x.tx"]), store, toy.lookup, context.data)
+
+
+def test_a_pattern_means_the_files_it_matches(tmp_path):
+    store, shelf = Store(tmp_path / "store"), tmp_path / "shelf"
+    (shelf / "news").mkdir(parents=True)
+    for name in ("news/a.txt", "news/b.txt", "other.md"):
+        (shelf / name).write_text(name)
+    pattern = locate("**/*.txt", (shelf,))
+    assert [p.name for p in matches(pattern)] == ["a.txt", "b.txt"]
+    before = store.digest(pattern)
+    (shelf / "other.md").write_text("not matched")
+    assert store.digest(pattern) == before
+    (shelf / "news" / "c.txt").write_text("new")
+    assert store.digest(pattern) != before
+    (shelf / "news" / "c.txt").unlink()
+    assert store.digest(pattern) == before
+    (shelf / "news" / "[1].txt").write_text("a name that looks like a pattern")
+    assert matches(locate("news/[1].txt", (shelf,))) == []
+    with pytest.raises(DataError, match="a data file is missing"):
+        locate("**/*.parquet", (shelf,))
 
 
 def test_why_names_the_fields(house):

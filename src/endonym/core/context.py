@@ -2,8 +2,40 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from endonym.core.console import Console
+from endonym.core.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the processes of a training stage share its work: replicate x shard x context of them.
+
+    shard:     processes that hold one copy of weights, gradients and optimizer between them; None: all
+               that the other dimensions leave
+    replicate: such copies, each with rows of its own; their gradients are summed
+    context:   processes that share each row between them
+    expert:    of the processes that share a copy, so many hold different experts of a mixture
+    """
+
+    shard: int | None = None
+    replicate: int = 1
+    context: int = 1
+    expert: int = 1
+
+    def filled(self, processes: int) -> "Layout":
+        """The layout with `shard` named. RecipeError where the product is not the number of processes."""
+        others = self.replicate * self.context
+        shard = self.shard or max(1, processes // others)
+        if min(self.replicate, self.context, self.expert, shard) < 1 or shard * others != processes:
+            raise RecipeError(
+                "the layout does not fit the number of processes",
+                where="--layout",
+                wanted=f"replicate x shard x context = {processes}",
+                got=f"{self.replicate} x {shard} x {self.context}",
+            )
+        return replace(self, shard=shard)
 
 
 @dataclass(frozen=True)
@@ -18,6 +50,13 @@ class Context:
     checkpoint_seconds: how often a training stage saves its state
     scratch:            a folder for this stage's unfinished work; it survives a kill
     data:               folders in which a relative data path of a recipe is looked up, in order
+    processes:          of a training stage, on all nodes together; None: one for each GPU that there is
+                        (train/launch.py)
+    layout:             what each of them has of the weights and of the rows (train/parallel.py)
+    checkpointing:      compute each block anew in the backward pass: less memory, a third more work
+    compile:            "never", "auto" (where a measurement says that it pays) or "always"
+    offload:            keep the optimizer's state in the host's memory
+    slurm:              settings of a Slurm job that the training stages are sent to; None: they run here
     """
 
     device: str = "cpu"
@@ -28,6 +67,12 @@ class Context:
     scratch: Path = Path(".")
     data: tuple[Path, ...] = ()
     console: Console = field(default_factory=Console)
+    processes: int | None = 1
+    layout: Layout = Layout()
+    checkpointing: bool = False
+    compile: str = "never"
+    offload: bool = False
+    slurm: dict[str, Any] | None = None
 
     def at(self, scratch: Path) -> "Context":
         """The same machine, another scratch folder."""

@@ -15,7 +15,7 @@ from endonym.core.errors import DataError, RecipeError
 from endonym.core.fingerprint import address, difference, identity
 from endonym.core.recipe import Node, Recipe
 from endonym.core.stage import Slot, Stage
-from endonym.core.store import Store
+from endonym.core.store import Store, matches
 
 Lookup = Callable[[str], Stage]
 
@@ -65,13 +65,16 @@ def plan(
 
 
 def locate(path: str, data: tuple[Path, ...]) -> Path:
-    """The file or folder that a recipe's data path means: as it is, else below one of `data`."""
+    """The file, folder or pattern that a recipe's data path means: as it is, else below one of `data`.
+
+    A pattern ("news/*.jsonl.gz") stays one; it means the files that it matches.
+    """
     written = Path(path).expanduser()
     tried = (
         [written] if written.is_absolute() else [written, *(folder / written for folder in data)]
     )
     for candidate in tried:
-        if candidate.exists():
+        if candidate.exists() or matches(candidate):
             return candidate
     names = [p.name for p in tried[-1].parent.iterdir()] if tried[-1].parent.is_dir() else []
     raise DataError(

@@ -11,12 +11,14 @@ address (held by the process, so it goes with it) keeps two runs from making the
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +131,13 @@ class Store:
         ]
 
     def digest(self, path: Path) -> str:
-        """sha256 of a file, or of a folder's sorted names and hashes; remembered by size and time."""
+        """sha256 of a file, or of the sorted names and hashes of a folder's files or of those that a
+        pattern matches; remembered by size and time."""
         if path.is_dir():
-            import hashlib
-
-            members = sorted(p for p in path.rglob("*") if p.is_file())
-            rows = [f"{p.relative_to(path).as_posix()}\0{self.digest(p)}\n" for p in members]
-            return hashlib.sha256("".join(rows).encode()).hexdigest()
+            return self._digest_of(sorted(p for p in path.rglob("*") if p.is_file()), path)
+        if found := matches(path):
+            fixed = next(folder for folder in path.parents if not has_magic(str(folder)))
+            return self._digest_of(found, fixed)
         try:
             status = path.stat()
         except OSError as error:
@@ -150,8 +152,20 @@ class Store:
         write_json(self.root / "digests.json", known)
         return found
 
+    def _digest_of(self, files: list[Path], folder: Path) -> str:
+        rows = [f"{p.relative_to(folder).as_posix()}\0{self.digest(p)}\n" for p in files]
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
+
     def _digests(self) -> dict[str, list[Any]]:
         try:
             return json.loads((self.root / "digests.json").read_bytes())
         except (FileNotFoundError, ValueError):
             return {}  # only a memory: what is lost is hashed again
+
+
+def matches(path: Path) -> list[Path]:
+    """The files that a pattern with *, ? or [] means, sorted; none where `path` is no pattern or is a
+    file of that very name."""
+    if not has_magic(str(path)) or path.exists():
+        return []
+    return sorted(p for p in map(Path, glob(str(path), recursive=True)) if p.is_file())

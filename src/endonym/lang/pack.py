@@ -3,6 +3,7 @@
     packs/<language>/pack.toml        the keys of `Pack` below, but for `language`, which the folder says
     packs/<language>/stop_words.txt   the most frequent function words, one a line, # comments
     packs/<language>/almanac.toml     sentences for the almanac's facts (synth/almanac.py)
+    packs/<language>/needle.toml      statements to hide in long texts, and their questions (tasks/needle.py)
 
 A folder named by ENDONYM_PACKS is looked in first: a pack there stands for the whole language, none
 of its files is mixed with ours. What a pack.toml leaves out comes from CLDR: names, scripts, native

@@ -24,7 +24,7 @@ ENGINES = {
     "kiwi": ("Hang", "ko"),
     "hangul": ("Hang", ""),
 }
-OWN_FILES = ("stop_words.txt", "almanac.toml")
+OWN_FILES = ("stop_words.txt", "almanac.toml", "needle.toml")
 
 
 def complaints(found: Pack, folder: Path) -> Iterator[str]:

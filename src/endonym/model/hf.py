@@ -62,7 +62,7 @@ class Saved:
 
 def new(config: ModelConfig, seed: int) -> Decoder:
     """A decoder with fresh weights (decoder.initialise)."""
-    return initialise(_empty(config).to_empty(device="cpu"), seed)
+    return initialise(empty(config).toempty(device="cpu"), seed)
 
 
 def load(
@@ -92,9 +92,9 @@ def load(
         _refuse_duplicates(folder)
         if config.mtp_modules and not any(name.startswith("mtp.") for name in shards.entries):
             config = config.model_copy(update={"mtp_modules": 0})
-        model = _empty(config)
+        model = empty(config)
         family = raw["model_type"]
-        model.load_state_dict(_filled(model, family, shards, dtype, device), assign=True)
+        model.load_state_dict(filled(model, family, shards, dtype, device), assign=True)
     finally:
         shards.close()
     model.family = family
@@ -210,13 +210,13 @@ def _described(
                 raise
 
 
-def _empty(config: ModelConfig) -> Decoder:
+def empty(config: ModelConfig) -> Decoder:
     # On the meta device, so that no weight is drawn (from the global generator) to be thrown away.
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         return Decoder(config)
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """Modules draw no first weights. (Even on the meta device normal_ imports torch.compile: 2 s.)"""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -226,7 +226,7 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _filled(
+def filled(
     model: Decoder,
     family: str,
     shards: Shards,
