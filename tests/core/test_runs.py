@@ -113,7 +113,7 @@ def test_a_pattern_means_the_files_it_matches(tmp_path):
     (shelf / "news").mkdir(parents=True)
     for name in ("news/a.txt", "news/b.txt", "other.md"):
         (shelf / name).write_text(name)
-    pattern = locate("**/*.txt", (shelf,))
+    pattern = locate("news/*.txt", (shelf,))
     assert [p.name for p in matches(pattern)] == ["a.txt", "b.txt"]
     before = store.digest(pattern)
     (shelf / "other.md").write_text("not matched")
@@ -122,10 +122,10 @@ def test_a_pattern_means_the_files_it_matches(tmp_path):
     assert store.digest(pattern) != before
     (shelf / "news" / "c.txt").unlink()
     assert store.digest(pattern) == before
-    (shelf / "news" / "[1].txt").write_text("a name that looks like a pattern")
-    assert matches(locate("news/[1].txt", (shelf,))) == []
+    (shelf / "[1].txt").write_text("a name that looks like a pattern")
+    assert matches(locate("[1].txt", (shelf,))) == []
     with pytest.raises(DataError, match="a data file is missing"):
-        locate("**/*.parquet", (shelf,))
+        locate("news/*.parquet", (shelf,))
 
 
 def test_why_names_the_fields(house):
