@@ -9,7 +9,7 @@ from subprocess import run as run_process
 
 import pytest
 
-from endonym.core import report
+from endonym.core import curves, report, words
 from endonym.core.errors import DataError
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -164,7 +164,7 @@ def test_charts_draw_what_was_measured(full):
     assert text.count('aria-roledescription="point"') == 3
     assert text.count('aria-roledescription="rule mark"') == 3
     # Loss falls along a straight line, so its path falls on the screen: y grows with every point.
-    curve = report._curve(full["stages"][2])
+    curve = curves.curve(full["stages"][2])
     path = re.search(r'role="graphics-symbol" aria-roledescription="line mark"[^>]*', curve["svg"])
     points = re.findall(r"[ML]([\d.]+),([\d.]+)", path[0])
     assert len(points) == 334  # 1,000 steps, three a point
@@ -264,22 +264,22 @@ def test_a_run_that_cannot_be_drawn_is_refused_and_leaves_no_file(change, said, 
 def test_thinning_keeps_means_ends_and_range():
     # 5 steps to at most 2 points: ceil(5 / 2) = 3 a point. Losses 1 2 6 | 4 8: means 3 and 6.
     steps = [{"step": i + 1, "loss": loss} for i, loss in enumerate([1, 2, 6, 4, 8])]
-    points, per_point = report.thin(steps, most=2)
+    points, per_point = curves.thin(steps, most=2)
     assert per_point == 3
     assert points == [
         {"step": 3, "loss": 3, "low": 1, "high": 6},
         {"step": 5, "loss": 6, "low": 4, "high": 8},
     ]
     many = [{"step": i, "loss": 1.0} for i in range(12_345)]
-    assert len(report.thin(many)[0]) <= report.MAX_POINTS
-    assert report.thin(many)[0][-1]["step"] == 12_344
+    assert len(curves.thin(many)[0]) <= curves.MAX_POINTS
+    assert curves.thin(many)[0][-1]["step"] == 12_344
 
 
 def test_metrics_resumed_torn_and_infinite(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = ['{"step": 2, "loss": 9.0}', '{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 2.0}']
     path.write_text("\n".join([*lines, '{"step": 3, "loss": NaN}', "7", '{"step": 4, "lo']))
-    steps, notes = report._read_metrics(path)
+    steps, notes = curves.read_metrics(path)
     assert [(step["step"], step["loss"]) for step in steps] == [(1, 3.0), (2, 2.0)]
     assert notes == ["steps without a finite loss: 1", "lines that could not be read: 2"]
 
@@ -298,20 +298,20 @@ def test_a_verdict_needs_intervals_that_do_not_touch():
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        (report.duration(0.44), "0.4 s"),
-        (report.duration(59.7), "1 min 0 s"),
-        (report.duration(7500), "2 h 5 min"),
-        (report.duration(300_000), "3 d 11 h"),
-        (report.count(12_345), "12,345"),
-        (report.count(1.23e7), "12.3 million"),
-        (report.count(3.4e17), "3.4 × 10¹⁷"),
-        (report.size(538_000_000), "538 MB"),
-        (report.figure(True), "True"),
-        (report.figure(2.04171), "2.042"),
-        (report.figure(float("nan")), "nan"),
-        (report.language_names("ko"), ("Korean", "한국어")),
-        (report.language_names("en"), ("English", "")),
-        (report.language_names("Lanna"), ("Lanna", "")),
+        (words.duration(0.44), "0.4 s"),
+        (words.duration(59.7), "1 min 0 s"),
+        (words.duration(7500), "2 h 5 min"),
+        (words.duration(300_000), "3 d 11 h"),
+        (words.count(12_345), "12,345"),
+        (words.count(1.23e7), "12.3 million"),
+        (words.count(3.4e17), "3.4 × 10¹⁷"),
+        (words.size(538_000_000), "538 MB"),
+        (words.figure(True), "True"),
+        (words.figure(2.04171), "2.042"),
+        (words.figure(float("nan")), "nan"),
+        (words.language_names("ko"), ("Korean", "한국어")),
+        (words.language_names("en"), ("English", "")),
+        (words.language_names("Lanna"), ("Lanna", "")),
     ],
 )
 def test_numbers_and_names_as_a_reader_says_them(said, wanted):
@@ -348,3 +348,31 @@ def test_importing_the_report_loads_no_chart_library():
     code = f"import sys, endonym.core.report; print({heavy} & set(sys.modules))"
     done = run_process([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_probes_are_drawn_below_the_loss_and_torn_lines_passed_over(tmp_path):
+    lines = [{"step": 0, "probe": {"needle/found": 0.25, "validation/bpb_th": 2.0}}]
+    lines += [{"step": n, "loss": 3.0 - n / 10, "grad_norm": 1.0} for n in range(4)]
+    lines += [{"step": 4, "probe": {"needle/found": 0.75, "validation/bpb_th": 1.5}}]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 8, "probe": {"nee')
+    drawn = curves.curve({"name": "cpt", "metrics": str(path)})
+    assert drawn["probes"]["said"] == "needle/found 0.25 to 0.75, validation/bpb_th 2 to 1.5"
+    assert drawn["said"].startswith("3 steps"), "a probe is no step"
+    assert "validation/bpb_th" in drawn["probes"]["svg"]
+    page = report.render({"title": "t", "stages": [stage("cpt", "model", metrics=str(path))]})
+    assert "Probes of cpt: needle/found 0.25 to 0.75" in page
+    path.write_text(json.dumps(lines[1]))
+    assert curves.curve({"name": "cpt", "metrics": str(path)})["probes"] is None
+
+
+def test_a_needle_grid_says_its_worst_cell():
+    cells = [
+        {"length": length, "depth": depth, "found": 0.9 if length == 512 else depth}
+        for length in (512, 4096)
+        for depth in (0.5, 1.0)
+    ]
+    run = {"title": "t", "stages": [stage("a", "b")]}
+    page = report.render(run | {"needles": [{"label": "+long", "cells": cells}]})
+    assert "worst: 50 % at 4,096 tokens, depth 0.5" in page and 'href="#needles"' in page
+    assert 'id="needles"' not in report.render(run)

@@ -81,7 +81,7 @@ def show(rows: list[dict[str, Any]], premiums: list[dict[str, Any]]) -> None:
 
 
 def draw(path: Path, rows: list[dict[str, Any]], premiums: list[dict[str, Any]]) -> None:
-    from endonym.core.report import language_names
+    from endonym.core.words import language_names
     from endonym.tokenizer import chart
 
     def named(code: str) -> str:

@@ -162,3 +162,64 @@ def loss_comparison(labels: Sequence[str]) -> Any:
     band = data.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q")
     line = data.mark_line(strokeWidth=1.75).encode(y=y)
     return (band + line).properties(width=640, height=280)
+
+
+def probe_curves(names: Sequence[str]) -> Any:
+    """What each probe said along a run: one small chart a figure, its points joined.
+
+    The data are rows of name, step, value.
+    """
+    import altair as alt
+
+    accent = PALETTE["accent"][0]
+    data = alt.Chart(alt.NamedData("run"))
+    parts = []
+    for number, name in enumerate(names):
+        is_lowest = number == len(names) - 1
+        x = alt.X(
+            "step:Q",
+            axis=alt.Axis(
+                title="step" if is_lowest else None, labels=is_lowest, tickCount=4, grid=False
+            ),
+            scale=alt.Scale(nice=False),
+        )
+        y = alt.Y(
+            "value:Q",
+            axis=alt.Axis(title=None, tickCount=3, minExtent=34, maxExtent=34),
+            scale=alt.Scale(zero=False),
+        )
+        one = data.transform_filter(alt.datum.name == name).encode(x=x, y=y)
+        line = one.mark_line(color=accent, strokeWidth=1.5)
+        point = one.mark_point(color=accent, fill=accent, opacity=1, size=18)
+        title = alt.TitleParams(
+            name, anchor="start", fontSize=11, fontWeight="normal", color=PALETTE["ink"][0]
+        )
+        parts.append((line + point).properties(width=262, height=56, title=title))
+    return alt.vconcat(*parts, spacing=6)
+
+
+def needle_grid() -> Any:
+    """Needles found by length of the text (across) and depth of the needle (down): darker is more.
+
+    The data are rows of length, depth, found, each share also written as `said`.
+    """
+    import altair as alt
+
+    low, high = PALETTE["grid"][0], PALETTE["accent"][0]
+    axis = alt.Axis(grid=False, domain=False, ticks=False, labelAngle=0)
+    data = alt.Chart(alt.NamedData("run")).encode(
+        x=alt.X("length:O", title="tokens", axis=axis),
+        y=alt.Y("depth:O", title="depth", axis=axis),
+    )
+    box = data.mark_rect(cornerRadius=3, stroke=low, strokeWidth=1).encode(
+        color=alt.Color(
+            "found:Q", scale=alt.Scale(domain=[0, 1], range=["#f6f8fa", high]), legend=None
+        )
+    )
+    said = data.mark_text(fontSize=11).encode(
+        text="said:N",
+        color=alt.condition(
+            alt.datum.found > 0.55, alt.value("#ffffff"), alt.value(PALETTE["ink"][0])
+        ),
+    )
+    return (box + said).properties(width=alt.Step(46), height=alt.Step(26))

@@ -1,0 +1,146 @@
+"""The parts of the report page that show numbers along a run: losses, probes, needle grids."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from endonym.core import charts
+from endonym.core.words import count
+
+MAX_POINTS = 400  # of one loss curve; more cannot be told apart at the width of a page
+
+
+def curve(stage: dict[str, Any]) -> dict[str, Any]:
+    """A training stage's loss, with the band of what each thinned point stands for."""
+    name, steps, notes = stage["name"], *read_metrics(Path(stage["metrics"]))
+    if not steps:
+        return {"name": name, "label": stage.get("label"), "notes": notes or ["no step recorded"]}
+    points, per_point = thin(steps)
+    if per_point > 1:
+        notes.append(f"each point is the mean of {per_point} steps, the band their range")
+    has_norms = any("grad_norm" in point for point in points)
+    rates = [step["learning_rate"] for step in steps if step.get("learning_rate") is not None]
+    tokens = steps[-1].get("tokens")
+    said = f"{count(steps[-1]['step'])} steps"
+    said += f", {count(tokens)} tokens" if tokens else ""
+    said += f"; loss from {points[0]['loss']:.3f} to {points[-1]['loss']:.3f}"
+    said += f"; highest learning rate {max(rates):.3g}" if rates else ""
+    return {
+        "name": name,
+        "label": stage.get("label"),
+        "said": said,
+        "notes": notes,
+        "svg": charts.svg(charts.loss_curve(has_norms), points),
+        "probes": _probes(Path(stage["metrics"])),
+    }
+
+
+MAX_PROBES = 8  # of one run; the cells of a needle grid would make dozens of charts
+
+
+def _probes(path: Path) -> dict[str, Any] | None:
+    """What the run's probes said on the way, as small charts; None where it had none."""
+    values = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if '"probe"' not in line:
+            continue
+        try:
+            row = json.loads(line)
+            values += [
+                {"name": name, "step": row["step"], "value": value}
+                for name, value in row["probe"].items()
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # a line torn by a kill; read_metrics counts it
+    names = list(dict.fromkeys(value["name"] for value in values))[:MAX_PROBES]
+    if not names:
+        return None
+    ends = {name: [v["value"] for v in values if v["name"] == name] for name in names}
+    said = ", ".join(f"{name} {known[0]:.3g} to {known[-1]:.3g}" for name, known in ends.items())
+    return {"said": said, "svg": charts.svg(charts.probe_curves(names), values)}
+
+
+def grid(one: dict[str, Any]) -> dict[str, Any]:
+    """A needle grid as a chart, and its worst cell in words."""
+    cells = [{**cell, "said": f"{100 * cell['found']:.0f}"} for cell in one["cells"]]
+    worst = min(cells, key=lambda cell: cell["found"])
+    said = f"worst: {worst['said']} % at {count(worst['length'])} tokens, depth {worst['depth']:g}"
+    return {"label": one["label"], "said": said, "svg": charts.svg(charts.needle_grid(), cells)}
+
+
+def comparison(one: dict[str, Any]) -> dict[str, Any]:
+    """Loss curves of several lines in one chart; a line of several runs is their mean and range."""
+    values, ends = [], []
+    for line in one["lines"]:
+        first = len(values)
+        runs = [
+            thin(steps, 120)[0]
+            for path in line["metrics"]
+            if (steps := read_metrics(Path(path))[0])
+        ]
+        for points in zip(*runs):
+            losses = [point["loss"] for point in points]
+            values.append(
+                {
+                    "line": line["label"],
+                    "step": points[0]["step"],
+                    "loss": round(fmean(losses), 5),
+                    "low": min(losses),
+                    "high": max(losses),
+                }
+            )
+        if runs:
+            ends.append(f"{line['label']} {values[first]['loss']:.2f} to {values[-1]['loss']:.2f}")
+    chart = charts.loss_comparison([line["label"] for line in one["lines"]])
+    most = max((len(line["metrics"]) for line in one["lines"]), default=1)
+    said = f"each line the mean of up to {most} runs, the band their range; " if most > 1 else ""
+    return {
+        "title": one.get("title") or "Loss",
+        "said": said + "loss from its first to its last point: " + ", ".join(ends),
+        "svg": charts.svg(chart, values) if values else "",
+    }
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Steps in order, and what a reader should know about the lines left out."""
+    if not path.is_file():
+        return [], ["its metrics.jsonl is no longer there"]
+    steps: dict[int, dict[str, Any]] = {}
+    num_unreadable = num_infinite = 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            step, loss = int(row["step"]), row.get("loss")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            num_unreadable += bool(line.strip())  # a line torn by a kill
+            continue
+        if loss is not None and math.isfinite(loss):
+            steps[step] = row
+        elif loss is not None:
+            num_infinite += 1
+    notes = [f"steps without a finite loss: {num_infinite}"] if num_infinite else []
+    notes += [f"lines that could not be read: {num_unreadable}"] if num_unreadable else []
+    return [steps[step] for step in sorted(steps)], notes
+
+
+def thin(steps: Sequence[dict[str, Any]], most: int = MAX_POINTS) -> tuple[list[dict], int]:
+    """At most `most` points, each the mean of as many neighbouring steps, with lowest and highest."""
+    per_point = math.ceil(len(steps) / most)
+    points = []
+    for start in range(0, len(steps), per_point):
+        part = steps[start : start + per_point]
+        losses = [step["loss"] for step in part]
+        norms = [step["grad_norm"] for step in part if step.get("grad_norm") is not None]
+        point = {
+            "step": part[-1]["step"],
+            "loss": round(fmean(losses), 5),
+            "low": round(min(losses), 5),
+            "high": round(max(losses), 5),
+        }
+        if norms and math.isfinite(fmean(norms)):
+            point["grad_norm"] = round(fmean(norms), 5)
+        points.append(point)
+    return points, per_point
