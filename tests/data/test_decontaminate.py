@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endonym.data.decontaminate import SHINGLE, Decontaminator, normalised
-from endonym.data.document import Conversation, Document
+from endonym.data.document import Conversation, Document, Labelled, Preference, Prompt
 
 _WORDS = "rice water school teacher monday river market money doctor garden bridge paper"
 WORDS = _WORDS.split()
@@ -96,3 +96,57 @@ def test_rows_pass_in_order_and_are_counted():
 
 def test_no_prompts_keep_everything():
     assert [row.id for row in Decontaminator([])([Document("a", "x" * 100)])] == ["a"]
+
+
+# --- by exam ----------------------------------------------------------------------------------------
+
+SHORT = "What is the capital of Laos?"
+
+
+def talk(number, text):
+    return Conversation(number, [{"role": "user", "content": text}])
+
+
+def test_rows_are_counted_by_exam_and_reason():
+    exams = {"geography": [SHORT], "long": [LONG], "sums": ["12000 + 50000", SHORT]}
+    clean = Decontaminator(exams)
+    rows = [
+        talk("kept", "hello"),
+        talk("same", SHORT),  # of geography and of sums
+        talk("prompt", f"Q: {SHORT} A: Vientiane. And 12000 + 50000?"),
+        talk("shingles", LONG[len(LONG) // 3 :]),
+        talk("two reasons", f"{LONG[len(LONG) // 3 :]} {SHORT}"),
+    ]
+    assert [row.id for row in clean(rows)] == ["kept"]
+    assert clean.counts == {"kept": 1, "same": 1, "prompt": 2, "shingles": 1}
+    assert clean.by_exam == {
+        "geography": {"same": 1, "prompt": 2},
+        "sums": {"same": 1, "prompt": 2},
+        "long": {"shingles": 2},
+    }
+
+
+def test_the_strongest_reason_of_an_exam_counts():
+    # the whole prompt stands in the row, so that its windows do too
+    assert Decontaminator({"x": [LONG]}).held([[f"so {LONG}"]]) == [{"x": "prompt"}]
+    assert Decontaminator({"x": [LONG]}).held([[LONG], ["no"]]) == [{"x": "same"}, {}]
+
+
+def test_prompts_without_an_exam_have_no_name():
+    clean = Decontaminator(iter([SHORT]))
+    assert list(clean([talk("a", SHORT)])) == []
+    assert clean.by_exam == {"": {"same": 1}}
+
+
+def test_every_message_of_rows_of_other_kinds_is_compared():
+    def said(text):
+        return [{"role": "user", "content": text}]
+
+    rows = [
+        Preference("prompt", said(SHORT), said("a"), said("b")),
+        Preference("rejected", said("x"), said("a"), said(SHORT)),
+        Labelled("completion", said("x"), said(SHORT), label=True),
+        Prompt("messages", said(SHORT)),
+        Preference("kept", said("x"), said("a"), said("b")),
+    ]
+    assert [row.id for row in Decontaminator([SHORT])(rows)] == ["kept"]

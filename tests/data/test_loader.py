@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from endonym.core.errors import DataError
 from endonym.data.document import Conversation, Document
-from endonym.data.loader import Loader, TokenStore
-from endonym.tokenizer.folder import Tokenizer
+from endonym.data.loader import Loader
+from endonym.data.store import TokenStore
 from endonym.tokenizer.train import train
 
 TEXTS = [" ".join(["ab", "ba", "aab"][: n % 4]) + f" {n}" * (n % 17) for n in range(120)]
@@ -36,80 +36,6 @@ def documents(tokenizer, tmp_path_factory):
 def chats(tokenizer, tmp_path_factory):
     rows = [Conversation(str(n), chat(n)) for n in range(60)]
     return TokenStore.build(tmp_path_factory.mktemp("b") / "chats", rows, tokenizer, key="k")
-
-
-def test_a_document_is_its_text_and_its_end(tokenizer, documents):
-    assert len(documents) == len(TEXTS)
-    for number, text in enumerate(TEXTS):
-        assert documents.tokens(number).tolist() == [*tokenizer.encode(text), tokenizer.eos_id]
-    assert documents.meta["bytes"] == sum(len(text.encode()) for text in TEXTS)
-    assert documents.meta["targets"] == documents.num_tokens - len(TEXTS)
-
-
-def test_a_text_cannot_end_its_own_document(tokenizer, tmp_path):
-    store = TokenStore.build(tmp_path / "s", ["a<|endoftext|>b"], tokenizer, key="k")
-    assert store.tokens(0).tolist().count(tokenizer.eos_id) == 1
-
-
-def test_a_conversation_keeps_its_mask(tokenizer, chats):
-    ids, supervised = tokenizer.encode_chat(chat(7))
-    assert chats.tokens(7).tolist() == ids
-    assert chats.supervised(7).tolist() == supervised
-
-
-def test_a_conversation_whose_thoughts_are_dropped_is_several_sequences(tokenizer, tmp_path):
-    thought = [m | {"reasoning_content": "hm"} if m["role"] == "assistant" else m for m in chat(7)]
-    store = TokenStore.build(tmp_path / "s", [thought * 2, chat(7)], tokenizer, key="k")
-    wanted = [*tokenizer.training_rows(thought * 2), tokenizer.encode_chat(chat(7))]
-    assert len(store) == len(wanted) == 3
-    for number, (ids, supervised) in enumerate(wanted):
-        assert store.tokens(number).tolist() == ids
-        assert store.supervised(number).tolist() == supervised
-    with pytest.raises(DataError, match="conversation 1 cannot be trained on"):
-        TokenStore.build(tmp_path / "t", [thought * 2, chat(2)[:1]], tokenizer, key="k")
-
-
-def test_a_tokenizer_with_an_opening_token_opens_documents_with_it(tmp_path):
-    from endonym.tokenizer import convert
-
-    control = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a"]
-    llama = convert.from_pieces([(n, piece, -float(n)) for n, piece in enumerate(control)])
-    store = TokenStore.build(tmp_path / "s", ["a"], llama, key="k")
-    assert store.tokens(0).tolist() == [1, 259, 260, 2]
-
-
-def test_a_store_is_built_once_and_again_when_its_key_changes(tokenizer, tmp_path):
-    def never():
-        raise AssertionError("the rows were read although the store is there")
-        yield
-
-    first = TokenStore.build(tmp_path / "s", ["a b"], tokenizer, key="one")
-    again = TokenStore.build(tmp_path / "s", never(), tokenizer, key="one")
-    assert again.ids.tolist() == first.ids.tolist()
-    changed = TokenStore.build(tmp_path / "s", ["b a b"], tokenizer, key="two")
-    assert changed.num_tokens != first.num_tokens
-    other = Tokenizer(tokenizer.backend, tokenizer.named, None)
-    with pytest.raises(AssertionError, match="were read"):
-        TokenStore.build(tmp_path / "s", never(), other, key="two")
-    # the store that stood there was not harmed by the failed attempt
-    assert TokenStore(tmp_path / "s").num_tokens == changed.num_tokens
-
-
-def test_a_half_written_store_is_not_taken_for_a_whole_one(tokenizer, tmp_path):
-    store = TokenStore.build(tmp_path / "s", ["a b"], tokenizer, key="one")
-    (store.folder / "ids.bin").write_bytes(b"\0\0\0\0")
-    with pytest.raises(DataError, match="does not match its own count"):
-        TokenStore(tmp_path / "s")
-
-
-def test_documents_and_conversations_do_not_mix(tokenizer, tmp_path):
-    with pytest.raises(DataError, match="in one token store"):
-        TokenStore.build(tmp_path / "s", ["a", chat(1)], tokenizer, key="k")
-
-
-def test_a_conversation_that_teaches_nothing_is_named(tokenizer, tmp_path):
-    with pytest.raises(DataError, match="conversation 1 cannot be trained on"):
-        TokenStore.build(tmp_path / "s", [chat(1), chat(2)[:1]], tokenizer, key="k")
 
 
 def predictions(loader, step):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endonym.core.errors import RecipeError
@@ -83,3 +83,55 @@ def test_weights_that_cannot_be_kept_are_refused():
     with pytest.raises(RecipeError, match="too small"):
         Mixture.of([1, 2], [1.0, 1e-5], 0)
     assert Mixture.of([5, 0], [1.0, 0.0], 0).drawn(10) == [10, 0]
+
+
+def test_the_order_of_a_seed_stays_from_version_to_version():
+    # a run that was begun goes on: these are what the first version drew
+    source, row = Mixture.of([10, 300, 45], [0.67, 0.25, 0.08], 7).at(
+        np.array([0, 1, 2, 99, 12345])
+    )
+    assert list(zip(source.tolist(), row.tolist())) == [(0, 2), (0, 1), (2, 2), (0, 3), (1, 237)]
+
+
+@given(SIZES, st.integers(0, 500), st.booleans(), st.data())
+def test_times_counts_each_row(sizes, slots, fine, data):
+    weights = data.draw(st.lists(st.floats(0.05, 1), min_size=len(sizes), max_size=len(sizes)))
+    after = data.draw(st.lists(st.integers(0, 90), min_size=len(sizes), max_size=len(sizes)))
+    mixture = Mixture.of(sizes, weights, 2, after=after, fine=fine)
+    source, row = mixture.at(np.arange(slots))
+    for number, times in enumerate(mixture.times(slots)):
+        drawn = np.bincount(row[source == number], minlength=sizes[number])
+        assert times.tolist() == drawn.tolist()
+
+
+def test_what_was_drawn_before_is_passed_over():
+    whole = Mixture.of([40, 30], [0.5, 0.5], 1, keys=[7, 8])
+    source, row = whole.at(np.arange(200))
+    rest = Mixture.of([30, 40], [0.9, 0.1], 1, keys=[8, 7], after=[25, 13])
+    source_after, row_after = rest.at(np.arange(50))
+    for number, (other, done) in enumerate([(1, 25), (0, 13)]):
+        order = row[source == other].tolist()
+        drawn = row_after[source_after == number].tolist()
+        assert drawn == order[done : done + len(drawn)] and drawn
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=8), st.integers(0, 5))
+def test_a_fine_mixture_keeps_its_shares_in_every_stretch(weights, seed):
+    mixture = Mixture.of([50] * len(weights), weights, seed, fine=True)
+    shares = np.array(weights) / np.sum(weights)
+    exact = np.array(mixture.counts) / mixture.block
+    assert (np.abs(exact - shares) <= np.minimum(0.002, 0.01 * shares)).all()
+    source, _ = mixture.at(np.arange(3300))
+    for begin in range(0, 2900, 171):
+        for length in (5, 40, 100, 400):
+            drawn = np.bincount(source[begin : begin + length], minlength=len(weights))
+            # A source's slots lie one to each of its equal parts of a block: at either end it is one
+            # ahead or behind, and so is each of the others.
+            assert (np.abs(drawn - exact * length) <= 2 * (1 + len(weights) * exact) + 1e-9).all()
+
+
+def test_a_fine_mixture_has_small_sources():
+    assert Mixture.of([5, 5], [1.0, 1 / 3000], 0, fine=True).counts[1] > 0
+    with pytest.raises(RecipeError, match="too small for blocks of 65536"):
+        Mixture.of([5, 5], [1.0, 1e-6], 0, fine=True)

@@ -25,7 +25,7 @@ from endonym.stages.budget import ROWS, budgets, quantity, size, total
 from endonym.stages.machine import GPUS, USABLE, Machine, gpu
 from endonym.stages.shapes import Shapes
 from endonym.stages.table import stage
-from endonym.train.meter import PEAKS
+from endonym.train.work import PEAKS
 
 BASE = ModelConfig(
     vocab_size=1000,

@@ -68,9 +68,15 @@ def test_rows_that_hold_an_exam_question_are_dropped_and_counted(tmp_path):
     question = "จังหวัดใดใช้อักษรย่อ ปข ในเอกสารราชการ"
     rows = [{"text": "nothing of the kind"}, {"text": f"ข้อสอบ: {question} ตอบ"}]
     out = made(tmp_path)
-    config = DocumentsConfig(sources=[Source(path=jsonl(tmp_path / "x.jsonl", rows))])
+    more = jsonl(tmp_path / "y.jsonl", [rows[1], rows[1], {"text": "nor here"}])
+    config = DocumentsConfig(
+        sources=[Source(path=jsonl(tmp_path / "x.jsonl", rows)), Source(path=more)]
+    )
     outcome = documents(config, CONTEXT, out, without={"exam": exam(tmp_path / "exam", [question])})
-    assert texts(out) == ["nothing of the kind"] and outcome.figures["dropped"] == 1
+    assert texts(out) == ["nothing of the kind", "nor here"] and outcome.figures["dropped"] == 3
+    for source, count in zip(outcome.figures["sources"], (1, 2)):
+        assert (source["dropped"], source["rows"]) == (count, 1)
+        assert source["reasons"] == {"contamination": count} and source["exams"] == {"exam": count}
 
 
 def test_unreadable_rows_are_set_aside_below_the_limit_and_stop_the_run_above(tmp_path):
@@ -115,6 +121,109 @@ def test_conversations_of_several_shapes(tmp_path):
     assert found == ["a", "a2", "a3"]
 
 
+def test_tools_and_weights_of_conversations_are_kept(tmp_path):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    said = {"role": "assistant", "content": "a", "weight": 0.5}
+    row = {"messages": [{"role": "user", "content": "q"}, said], "tools": [tool], "weight": 2}
+    out = made(tmp_path)
+    config = ConversationsConfig(sources=[Source(path=jsonl(tmp_path / "x.jsonl", [row]))])
+    conversations(config, CONTEXT, out, without={})
+    (found,) = read_table(out / "conversations.parquet", Conversation)
+    assert found.tools == [tool] and found.weight == 2 and found.messages[-1] == said
+
+
+def test_scores_columns_and_languages_of_files(tmp_path):
+    first = jsonl(tmp_path / "a.jsonl", [{"text": "a", "language": "th", "licence": "CC0-1.0"}])
+    rows = [{"body": f"b{n}", "int_score": n, "licence": f"L{n}"} for n in range(6)]
+    second = jsonl(tmp_path / "b.jsonl", [*rows, {"body": "c", "int_score": "x"}])
+    given = {"columns": {"text": "body"}, "scores": {"education": "int_score"}}
+    config = DocumentsConfig(
+        sources=[Source(path=first), Source(path=second, language="ko", **given)], quarantine=0.5
+    )
+    outcome = documents(config, CONTEXT, made(tmp_path), without={})
+    found = list(read_table(tmp_path / "out" / "documents.parquet", Document))
+    assert [row.scores for row in found] == [{}, *({"education": float(n)} for n in range(6))]
+    one, two = outcome.figures["sources"]
+    assert (one["language"], one["licence"]) == ("th", "CC0-1.0")
+    assert (two["language"], two["licence"]) == ("ko", "L0, L1, L2, L3 and 2 more")
+    assert two["quarantined"] == 1
+    assert outcome.licences == ["CC0-1.0", *(f"L{n}" for n in range(6))]
+    with pytest.raises(RecipeError, match="only documents"):
+        bad = ConversationsConfig(sources=[Source(path=second, **given)])
+        conversations(bad, CONTEXT, made(tmp_path, "2"), without={})
+
+
+def test_a_source_of_the_hub_and_its_commit(tmp_path, monkeypatch):
+    from endonym.data import hub
+
+    asked, file = [], tmp_path / "x.jsonl"
+    jsonl(file, [{"text": "a"}])
+
+    def dataset(*given):
+        asked.append(given)
+        return hub.Snapshot("c0ffee", [file])
+
+    monkeypatch.setattr(hub, "dataset", dataset)
+    source = Source(hub="lab/corpus", revision="v1", files="train*")
+    outcome = documents(DocumentsConfig(sources=[source]), CONTEXT, made(tmp_path), without={})
+    assert asked == [("lab/corpus", "v1", "train*")] and texts(tmp_path / "out") == ["a"]
+    (row,) = outcome.figures["sources"]
+    assert (row["source"], row["revision"], row["rows"]) == ("lab/corpus", "c0ffee", 1)
+
+
+def test_rows_that_repeat_are_dropped_over_all_sources(tmp_path):
+    long = "เทศบาลเก็บขยะทั่วไปทุกวันอังคารและวันศุกร์ ให้นำถุงขยะมาวางหน้าบ้านก่อนเวลาหกโมงเช้า " * 3
+    first = jsonl(tmp_path / "a.jsonl", [{"text": long}, {"text": "two"}, {"text": "two !"}])
+    second = jsonl(
+        tmp_path / "b.jsonl", [{"text": long + "ครับ"}, {"text": "TWO"}, {"text": "three"}]
+    )
+    sources = [Source(path=first, times=2), Source(path=second)]
+    for settings, left, reasons in (
+        ({}, [long, long, "two", "two", long + "ครับ", "three"], [{"exact": 1}, {"exact": 1}]),
+        (
+            {"similarity": 0.8},
+            [long, long, "two", "two", "three"],
+            [{"exact": 1}, {"exact": 1, "near": 1}],
+        ),
+    ):
+        out = made(tmp_path, str(len(left)))
+        config = DocumentsConfig.read({"sources": sources, "deduplicate": settings})
+        outcome = documents(config, CONTEXT, out, without={})
+        assert texts(out) == left
+        assert [row["reasons"] for row in outcome.figures["sources"]] == reasons
+        assert outcome.figures["dropped"] == sum(sum(each.values()) for each in reasons)
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path = jsonl(tmp_path / "c.jsonl", [{"messages": said}, {"messages": said}])
+    config = ConversationsConfig.read({"sources": [{"path": path}], "deduplicate": {}})
+    outcome = conversations(config, CONTEXT, made(tmp_path, "talk"), without={})
+    assert outcome.figures["conversations"] == 1 and outcome.figures["dropped"] == 1
+
+
+def test_filters_of_the_language_and_why_documents_miss_them(tmp_path):
+    from endonym.synth import handbook
+
+    good = " ".join(section.text for section in handbook.sections("th")[:4])
+    rows = [{"text": good}, {"text": "สั้นเกินไป"}, {"text": "123 " * 90}, {"text": "buy now " * 60}]
+    path = jsonl(tmp_path / "x.jsonl", rows)
+    config = DocumentsConfig(sources=[Source(path=path, language="th")], filters=True)
+    outcome = documents(config, CONTEXT, made(tmp_path), without={})
+    assert texts(tmp_path / "out") == [good]
+    (source,) = outcome.figures["sources"]
+    assert source["dropped"] == 3 and source["reasons"]["filters.min_words"] == 1
+    assert all(reason.startswith("filters.") for reason in source["reasons"])
+    with pytest.raises(RecipeError, match="filters need to know the language"):
+        config = DocumentsConfig(sources=[Source(path=path)], filters=True)
+        documents(config, CONTEXT, made(tmp_path, "2"), without={})
+
+
+def test_what_is_new_leaves_no_trace_where_it_is_not_used():
+    from endonym.core.fingerprint import identity
+
+    plain = {"sources": [{"builtin": "almanac", "language": "th", "amount": 5}]}
+    for kind in (DocumentsConfig, ConversationsConfig):
+        assert identity(kind.read(plain), str) == plain
+
+
 def test_skipped_skills_are_not_asked(tmp_path):
     out = made(tmp_path)
     config = {
@@ -130,6 +239,12 @@ def test_skipped_skills_are_not_asked(tmp_path):
 def test_a_source_that_says_nothing_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="incomplete"):
         documents(DocumentsConfig(sources=[Source()]), CONTEXT, made(tmp_path), without={})
+    with pytest.raises(RecipeError, match="two places"):
+        config = DocumentsConfig(sources=[Source(path="x", hub="a/b")])
+        documents(config, CONTEXT, made(tmp_path, "3"), without={})
+    with pytest.raises(RecipeError, match="revision and files"):
+        config = DocumentsConfig(sources=[Source(path="x", files="*")])
+        documents(config, CONTEXT, made(tmp_path, "4"), without={})
     with pytest.raises(RecipeError, match="how many"):
         config = DocumentsConfig(sources=[Source(builtin="almanac", language="th")])
         documents(config, CONTEXT, made(tmp_path, "2"), without={})

@@ -202,6 +202,41 @@ def test_turns_that_nothing_changes_share_a_row(made):
     assert taught(made, second) == ["4<|im_end|>", "2<|im_end|>"]
 
 
+def test_a_turn_weighs_what_its_message_says(made):
+    talk = [ASKED, TWO | {"weight": 0.25}, AGAIN, FOUR, ASKED, TWO | {"weight": 0}]
+    plain = [{k: v for k, v in message.items() if k != "weight"} for message in talk]
+    ((ids, weights),) = made.weighted_rows(talk)
+    ((same, supervised),) = made.training_rows(plain)
+    assert ids == same and made.render(talk) == made.render(plain)
+    assert made.encode_prompt(talk) == made.encode_prompt(plain)
+    per_turn = [len(made.encode("2")) + 1, len(made.encode("4")) + 1, len(made.encode("2")) + 1]
+    assert [w for w, learnt in zip(weights, supervised) if learnt] == [
+        *([0.25] * per_turn[0] + [1.0] * per_turn[1] + [0.0] * per_turn[2])
+    ]
+    assert not any(w for w, learnt in zip(weights, supervised) if not learnt)
+    assert made.training_rows(talk) == [(ids, [w > 0 for w in weights])]
+
+
+def test_rows_with_nothing_to_learn_are_left_out(made):
+    talk = [ASKED, THOUGHT | {"weight": 0}, AGAIN, WONDERED]
+    (row,) = made.training_rows(talk)  # with thoughts dropped, the first turn's row has nothing
+    assert taught(made, row) == ["<think>\ntwo and two\n</think>\n\n4<|im_end|>"]
+    with pytest.raises(DataError, match="no token to learn from"):
+        made.weighted_rows([ASKED, TWO | {"weight": 0}])
+    for weight in (-1, "1", True, float("nan")):
+        with pytest.raises(DataError, match="weight is no number"):
+            made.weighted_rows([ASKED, TWO | {"weight": weight}])
+
+
+def test_a_whole_conversation_in_one_piece(made):
+    talk = [ASKED, THOUGHT | {"weight": 0}, AGAIN, FOUR]
+    ids = made.encode_whole(talk)
+    assert ids == made.encode(made.render(talk))
+    assert made.encode_whole([{"role": "user", "content": "<|im_end|>"}]) != made.encode(
+        made.render([{"role": "user", "content": "<|im_end|>"}])
+    )
+
+
 TURNS = st.one_of(
     st.tuples(
         st.just("user"), st.sampled_from(["a", "<|im_end|>", "<think>\nx\n</think>\n\n", "\n"])

@@ -1,4 +1,4 @@
-"""Training rows that hold an evaluation prompt are dropped, and counted by reason.
+"""Training rows that hold an evaluation prompt are dropped, and counted by reason and by exam.
 
 Texts are compared as their letters, marks and digits alone, NFC and case-folded; white space,
 punctuation and symbols do not count. A row is dropped for
@@ -17,16 +17,16 @@ by a rolling hash over all rows at once; whole prompts are then compared letter 
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from endonym.data.document import Conversation, Document
-
 SHORTEST, WINDOWS = 8, (8, 16, 32)
 SHINGLE, SHARE, PHRASING = 50, 0.5, 3
 BATCH_CHARACTERS = 1 << 21
+REASONS = ("shingles", "prompt", "same")
+"""From the weakest to the strongest."""
 ODD = 0x9E3779B97F4A7C15
 """Multiplier of the rolling hash; odd, so that it can be divided by modulo 2^64."""
 
@@ -47,23 +47,37 @@ def normalised(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().translate(_KEPT)
 
 
-def texts_of(row: Document | Conversation) -> list[str]:
-    """What of a row is compared: the document's text, every turn's content."""
-    if isinstance(row, Document):
+MESSAGES = ("messages", "prompt", "chosen", "rejected", "completion")
+"""Fields of a row (data/document.py) that hold lists of messages."""
+
+
+def texts_of(row: Any) -> list[str]:
+    """What of a row is compared: a document's text, the content of every message of any other row."""
+    if hasattr(row, "text"):
         return [row.text]
-    return [turn["content"] for turn in row.messages if isinstance(turn.get("content"), str)]
+    turns = [turn for name in MESSAGES for turn in getattr(row, name, ())]
+    return [turn["content"] for turn in turns if isinstance(turn.get("content"), str)]
 
 
 class Decontaminator:
     """A set of evaluation prompts, and the question which rows hold one.
 
-    counts: rows by reason, with "kept" for those that stayed.
+    prompts: of one exam, or of several by the exam's name
+    counts:  rows by reason, with "kept" for those that stayed
+    by_exam: exam -> reason -> rows that were dropped for it; a row that holds prompts of two exams
+             counts for both, for each with its own reason. Prompts without an exam's name: ""
     """
 
-    def __init__(self, prompts: Iterable[str]):
-        self.prompts = sorted({normalised(prompt) for prompt in prompts} - {""})
+    def __init__(self, prompts: Iterable[str] | Mapping[str, Iterable[str]]):
+        exams: dict[str, list[str]] = defaultdict(list)
+        for exam, texts in prompts.items() if isinstance(prompts, Mapping) else [("", prompts)]:
+            for prompt in {normalised(text) for text in texts} - {""}:
+                exams[prompt].append(exam)
+        self.prompts = sorted(exams)
+        self._exams = [exams[prompt] for prompt in self.prompts]
         self.counts: Counter[str] = Counter()
-        self._whole = set(self.prompts)
+        self.by_exam: dict[str, Counter[str]] = defaultdict(Counter)
+        self._whole = {prompt: number for number, prompt in enumerate(self.prompts)}
         self._powers: tuple[np.ndarray, np.ndarray] | None = None
         codes, owner, _ = _joined([[prompt] for prompt in self.prompts])
         self._anchors: dict[int, dict[int, list[tuple[int, int]]]] = {}
@@ -74,23 +88,35 @@ class Decontaminator:
     def __call__(self, rows: Iterable[Any]) -> Iterator[Any]:
         """The rows that hold no prompt, in order."""
         for batch in _batches(rows):
-            for row, reason in zip(batch, self.reasons([texts_of(row) for row in batch])):
-                self.counts[reason or "kept"] += 1
-                if reason is None:
+            for row, held in zip(batch, self.held([texts_of(row) for row in batch])):
+                self.counts[_strongest(held) or "kept"] += 1
+                for exam, reason in held.items():
+                    self.by_exam[exam][reason] += 1
+                if not held:
                     yield row
 
     def reasons(self, rows: list[list[str]]) -> list[str | None]:
         """For each row (a list of texts) why it must go, or None."""
+        return [_strongest(held) for held in self.held(rows)]
+
+    def held(self, rows: list[list[str]]) -> list[dict[str, str]]:
+        """For each row the exams of which it holds a prompt, each with the strongest reason."""
         plain = [[normalised(text) for text in texts] for texts in rows]
-        found: list[str | None] = [None] * len(rows)
+        found: list[dict[str, str]] = [{} for _ in rows]
         codes, owner, joined = _joined(plain)
-        for row in self._overlapping(codes, owner):
-            found[row] = "shingles"
-        for row in self._containing(codes, joined, owner):
-            found[row] = "prompt"
-        for row, texts in enumerate(plain):
-            if not self._whole.isdisjoint(texts):
-                found[row] = "same"
+        hits = {
+            "shingles": self._overlapping(codes, owner),
+            "prompt": self._containing(codes, joined, owner),
+            "same": {
+                (row, self._whole[text])
+                for row, texts in enumerate(plain)
+                for text in texts
+                if text in self._whole
+            },
+        }
+        for reason in REASONS:
+            for row, number in sorted(hits[reason]):
+                found[row] |= dict.fromkeys(self._exams[number], reason)
         return found
 
     # --- whole prompts --------------------------------------------------------------------------
@@ -108,17 +134,18 @@ class Decontaminator:
                 anchors[int(hashes[best])].append((number, int(places[best] - starts[number])))
         return dict(anchors)
 
-    def _containing(self, codes: np.ndarray, joined: str, owner: np.ndarray) -> set[int]:
-        rows: set[int] = set()
+    def _containing(
+        self, codes: np.ndarray, joined: str, owner: np.ndarray
+    ) -> set[tuple[int, int]]:
+        """(row, prompt) for each whole prompt that stands in a row."""
+        pairs: set[tuple[int, int]] = set()
         for window, anchors in self._anchors.items():
             for value, place in self._hits(codes, window, anchors):
-                if int(owner[place]) in rows:
-                    continue
                 for number, offset in anchors[value]:
-                    if _stands(joined, place - offset, self.prompts[number]):
-                        rows.add(int(owner[place]))
-                        break
-        return rows
+                    pair = int(owner[place]), number
+                    if pair not in pairs and _stands(joined, place - offset, self.prompts[number]):
+                        pairs.add(pair)
+        return pairs
 
     # --- shingles -------------------------------------------------------------------------------
 
@@ -132,14 +159,13 @@ class Decontaminator:
         self._needed = Counter(number for who in kept.values() for number in who)
         return kept
 
-    def _overlapping(self, codes: np.ndarray, owner: np.ndarray) -> set[int]:
+    def _overlapping(self, codes: np.ndarray, owner: np.ndarray) -> set[tuple[int, int]]:
+        """(row, prompt) for each prompt of whose distinguishing windows a row holds SHARE."""
         seen: dict[tuple[int, int], set[int]] = defaultdict(set)
         for value, place in self._hits(codes, SHINGLE, self._shingles):
             for number in self._shingles[value]:
                 seen[int(owner[place]), number].add(value)
-        return {
-            row for (row, number), held in seen.items() if len(held) >= SHARE * self._needed[number]
-        }
+        return {pair for pair, held in seen.items() if len(held) >= SHARE * self._needed[pair[1]]}
 
     # --- rolling hash ---------------------------------------------------------------------------
 
@@ -178,6 +204,11 @@ class Decontaminator:
             size = max(size, BATCH_CHARACTERS)
             self._powers = _powers(ODD, size), _powers(pow(ODD, -1, 1 << 64), size)
         return self._powers
+
+
+def _strongest(held: dict[str, str]) -> str | None:
+    """The last of REASONS among those of a row's exams."""
+    return max(held.values(), key=REASONS.index, default=None)
 
 
 def _powers(base: int, size: int) -> np.ndarray:

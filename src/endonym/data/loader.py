@@ -1,6 +1,6 @@
 """Training rows by step number: ids in memory-mapped files, and an order that needs no state.
 
-    texts or conversations -> TokenStore (ids, once) -> pieces -> packed rows -> Loader.rows(step)
+    texts or conversations -> TokenStore (ids, once) -> Packed (rows) -> Loader.rows(step)
 
 Resuming at step n is calling rows(n): nothing is skipped, no position is saved. Shapes: B rows,
 T time.
@@ -8,194 +8,26 @@ T time.
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from endonym.core.errors import DataError
-from endonym.data.document import Conversation, Document
+from endonym.core.errors import DataError, RecipeError
 from endonym.data.mix import Mixture
-from endonym.data.pack import Pieces, best_fit, cut, one_each
+from endonym.data.packed import Packed
+from endonym.data.store import TokenStore
 
 if TYPE_CHECKING:
     from endonym.methods.batch import Rows
-    from endonym.tokenizer.folder import Tokenizer
 
-FORMAT = 2  # 2: a conversation may make several sequences
-BATCH_CHARACTERS = 1 << 21
-"""Documents are encoded this much at a time, so memory stays flat whatever the corpus."""
-
-Entry = str | Document | Conversation | list[dict[str, Any]]
-
-
-class TokenStore:
-    """Token sequences on disk: ids.bin (uint32), offsets.npy, supervised.bin for conversations.
-
-    A document is its text's ids and the end-of-document token, after the tokenizer's own opening
-    token where it has one (Llama's <s>); every token after the first is a target. A conversation
-    is its training rows (Tokenizer.training_rows: one, or several where thoughts are dropped from
-    history), and the assistant's tokens are the targets.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-        self.offsets = np.load(self.folder / "offsets.npy")
-        self.ids = _mapped(self.folder / "ids.bin", np.uint32)
-        has_mask = self.meta["kind"] == "conversations"
-        self.mask = _mapped(self.folder / "supervised.bin", np.bool_) if has_mask else None
-        if len(self.ids) != self.meta["tokens"] or len(self) != self.meta["sequences"]:
-            raise DataError(
-                "a token store does not match its own count",
-                where=self.folder,
-                wanted=f"{self.meta['tokens']} tokens",
-                got=len(self.ids),
-                do="delete the folder; it is built again from the data",
-            )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def num_tokens(self) -> int:
-        return self.meta["tokens"]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sequence, [N] int64."""
-        return np.diff(self.offsets)
-
-    def tokens(self, number: int) -> np.ndarray:
-        """The ids of one sequence, uint32."""
-        return self.ids[self.offsets[number] : self.offsets[number + 1]]
-
-    def supervised(self, number: int) -> np.ndarray:
-        """Which of them are targets, bool; of a document all."""
-        begin, end = self.offsets[number], self.offsets[number + 1]
-        return np.ones(end - begin, bool) if self.mask is None else self.mask[begin:end]
-
-    def targets(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """How many targets stand in the token ranges [begin, end) of the whole store."""
-        if self.mask is None:
-            return end - begin
-        before = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
-        return before[end] - before[begin]
-
-    @classmethod
-    def build(
-        cls, folder: Path | str, rows: Iterable[Entry], tokenizer: "Tokenizer", *, key: str
-    ) -> "TokenStore":
-        """The store of `rows` (all documents or all conversations) at `folder`.
-
-        key names the rows' content (an artifact's address, a file's hash). A store that already
-        stands there with this key and this tokenizer is reused and `rows` is not touched; any
-        other is replaced. It is written beside and renamed, so a kill leaves no half store.
-        """
-        folder = Path(folder)
-        identity = hashlib.sha256(f"{FORMAT} {key} {tokenizer.identity}".encode()).hexdigest()
-        if (folder / "meta.json").is_file():
-            known = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            if known.get("identity") == identity:
-                return cls(folder)
-        aside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        meta = _write(aside, rows, tokenizer) | {"identity": identity, "key": key}
-        (aside / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        for file in aside.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        return cls(folder)
-
-
-def _write(folder: Path, rows: Iterable[Entry], tokenizer: "Tokenizer") -> dict[str, Any]:
-    lengths, kind, num_bytes, targets, talks = [], None, 0, 0, 0
-    with (folder / "ids.bin").open("wb") as ids, (folder / "supervised.bin").open("wb") as mask:
-        for batch in _batches(rows):
-            kinds = {"documents" if isinstance(row, str) else "conversations" for row in batch}
-            if len(kinds | ({kind} if kind else set())) > 1:
-                raise DataError("documents and conversations in one token store", where=folder)
-            kind = kinds.pop()
-            if kind == "documents":
-                start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-                found = tokenizer.encode_batch(batch, literal=True)
-                encoded = [([*start, *text, tokenizer.eos_id], None) for text in found]
-                num_bytes += sum(len(text.encode()) for text in batch)
-            else:
-                encoded = [
-                    one for n, row in enumerate(batch, talks) for one in _chat(tokenizer, row, n)
-                ]
-                talks += len(batch)
-            for tokens, supervised in encoded:
-                lengths.append(len(tokens))
-                ids.write(np.asarray(tokens, dtype=np.uint32).tobytes())
-                targets += len(tokens) - 1 if supervised is None else sum(supervised)
-                if supervised is not None:
-                    mask.write(np.asarray(supervised, dtype=np.bool_).tobytes())
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-    return {
-        "kind": kind or "documents",
-        "sequences": len(lengths),
-        "tokens": int(sum(lengths)),
-        "targets": int(targets),
-        "bytes": num_bytes,
-    }
-
-
-def _batches(rows: Iterable[Entry]) -> Iterator[list[str | list]]:
-    """Rows as plain texts or message lists, some BATCH_CHARACTERS together."""
-    batch, weight = [], 0
-    for row in rows:
-        plain = row
-        if isinstance(row, Document):
-            plain = row.text
-        elif isinstance(row, Conversation):
-            plain = row.messages
-        batch.append(plain)
-        weight += len(plain) + 64 if isinstance(plain, str) else 1024
-        if weight >= BATCH_CHARACTERS:
-            yield batch
-            batch, weight = [], 0
-    if batch:
-        yield batch
-
-
-def _chat(
-    tokenizer: "Tokenizer", messages: list, number: int
-) -> list[tuple[list[int], list[bool]]]:
-    try:
-        return tokenizer.training_rows(messages)
-    except DataError as error:
-        raise DataError(
-            f"conversation {number} cannot be trained on: {error.what}",
-            where=error.where,
-            wanted=error.wanted,
-            got=error.got,
-            do=error.do,
-        ) from None
-
-
-def _mapped(file: Path, dtype: type) -> np.ndarray:
-    """A read-only memory map; an empty file cannot be mapped and is an empty array."""
-    if file.stat().st_size == 0:
-        return np.empty(0, dtype)
-    return np.memmap(file, dtype=dtype, mode="r")
+__all__ = ["Loader", "TokenStore", "shared"]
 
 
 class Loader:
     """Packed rows of several stores, mixed by weight, as a function of the step.
 
-    stores:         where the tokens lie
+    stores:         where the tokens lie; a Packed is taken as it is, with its own settings
     weights:        share of ROWS each store gets (rows are packed nearly full, so about of tokens);
                     None takes all rows of all stores once an epoch
     rows_per_step:  B of one optimizer step; the loop may split it, the order does not change
@@ -203,11 +35,14 @@ class Loader:
     packed:         several sequences a row; False gives each a row of its own
     never_truncate: refuse sequences longer than a row. Otherwise a document goes on in another
                     row as a piece of its own, and a conversation keeps its beginning
+    keep:           for each store which sequences are taken (bool [N]), or None for all
+    after:          for each store how many of its rows were drawn before step 0 (data/phases.py). The
+                    mixture is then fine, and a store's order hangs on its name, not on its place
     """
 
     def __init__(
         self,
-        stores: Sequence[TokenStore],
+        stores: Sequence[TokenStore | Packed],
         weights: Sequence[float] | None = None,
         *,
         rows_per_step: int,
@@ -215,38 +50,53 @@ class Loader:
         seed: int = 0,
         packed: bool = True,
         never_truncate: bool = False,
+        keep: Sequence[np.ndarray | None] | None = None,
+        after: Sequence[int] | None = None,
     ):
-        self.stores, self.rows_per_step, self.row_length = list(stores), rows_per_step, row_length
-        self.shortened = [0] * len(self.stores)
-        self.dropped = [0] * len(self.stores)
-        self._pieces = [self._cut(number, never_truncate) for number in range(len(self.stores))]
-        self._packings = [
-            best_fit(p.length, row_length) if packed else one_each(len(p), row_length)
-            for p in self._pieces
+        self.rows_per_step, self.row_length = rows_per_step, row_length
+        self.sources = [
+            store
+            if isinstance(store, Packed)
+            else Packed.of(
+                store, row_length, packed=packed, never_truncate=never_truncate, keep=kept
+            )
+            for store, kept in zip(stores, keep or [None] * len(stores), strict=True)
         ]
-        self.num_rows = [len(packing) for packing in self._packings]
-        self._joint = np.concatenate([[0], np.cumsum(self.num_rows)])
-        sizes = [int(self._joint[-1])] if weights is None else self.num_rows
+        self.num_rows = [len(source) for source in self.sources]
+        self._joint = np.concatenate([[0], np.cumsum(self.num_rows)]).astype(np.int64)
         if not sum(self.num_rows):
-            raise DataError("there is nothing to train on", where=[s.name for s in self.stores])
-        self.mixture = Mixture.of(sizes, None if weights is None else list(weights), seed)
-        settings = [rows_per_step, row_length, seed, packed, self.mixture.counts, sizes]
-        names = [store.meta["identity"] for store in self.stores]
+            raise DataError("there is nothing to train on", where=[s.name for s in self.sources])
+        if len({source.name for source in self.sources}) < len(self.sources):
+            raise RecipeError("two sources have one name", got=[s.name for s in self.sources])
+        self._is_joint = weights is None and len(self.sources) > 1
+        sizes = [int(self._joint[-1])] if weights is None else self.num_rows
+        self.mixture = Mixture.of(
+            sizes,
+            None if weights is None else list(weights),
+            seed,
+            keys=None if after is None else [_number(source.name) for source in self.sources],
+            after=None if after is None else list(after),
+            fine=after is not None,
+        )
+        wanted = np.asarray(self.num_rows if weights is None else weights, np.float64)
+        if after is not None:  # a phase's weights are made of shares of tokens
+            wanted = wanted * [s.num_tokens / max(len(s), 1) for s in self.sources]
+        self.asked = (wanted / wanted.sum()).tolist()
+        """The share that each store was to get: of rows, in a phase of tokens."""
+        order = [seed, self.mixture.counts, sizes, self.mixture.keys, self.mixture.after]
+        settings = [rows_per_step, row_length, self.mixture.fine, order]
+        names = [source.identity for source in self.sources]
         self.identity = hashlib.sha256(json.dumps([settings, names]).encode()).hexdigest()
 
-    def _cut(self, number: int, never_truncate: bool) -> Pieces:
-        """Pieces of a store. A sequence of n tokens has n - 1 predictions, hence n - 1 inputs."""
-        store = self.stores[number]
-        inputs = np.maximum(store.lengths - 1, 0)
-        pieces = cut(inputs, self.row_length, never_truncate=never_truncate)
-        self.shortened[number] = int((inputs > self.row_length).sum())
-        if store.mask is None:
-            self.dropped[number] = int((inputs == 0).sum())
-            return pieces
-        begin = store.offsets[pieces.sequence] + pieces.start + 1
-        keeps = (pieces.start == 0) & (store.targets(begin, begin + pieces.length) > 0)
-        self.dropped[number] = len(store) - int(keeps.sum())
-        return Pieces(pieces.sequence[keeps], pieces.start[keeps], pieces.length[keeps])
+    @property
+    def shortened(self) -> list[int]:
+        """Of each store the sequences longer than a row."""
+        return [source.shortened for source in self.sources]
+
+    @property
+    def dropped(self) -> list[int]:
+        """Of each store the sequences in which nothing is learnt."""
+        return [source.dropped for source in self.sources]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -257,7 +107,7 @@ class Loader:
         """(store, row of its packing) of each row of a step."""
         slots = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
         source, row = self.mixture.at(slots)
-        if len(self.mixture.sizes) == 1 and len(self.stores) > 1:
+        if self._is_joint:
             source = np.searchsorted(self._joint, row, side="right") - 1
             row = row - self._joint[source]
         return list(zip(source.tolist(), row.tolist()))
@@ -265,64 +115,163 @@ class Loader:
     def sequences(self, step: int) -> list[list[tuple[int, int, int]]]:
         """For each row of a step its pieces: (store, sequence, first token)."""
         return [
-            [
-                (store, int(self._pieces[store].sequence[p]), int(self._pieces[store].start[p]))
-                for p in self._packings[store].row(row)
-            ]
-            for store, row in self.places(step)
+            [(number, *piece) for piece in self.sources[number].sequences(row)]
+            for number, row in self.places(step)
         ]
 
-    def rows(self, step: int) -> "Rows":
-        """The rows of step `step` (from 0), padded to the longest of them and a multiple of 8."""
+    def names(self, step: int) -> list[str]:
+        """For each row of a step a text for logs: its store, then its sequences, "+n" from token n on."""
+        return [
+            f"{self.sources[number].name}: "
+            + " ".join(
+                f"{sequence}+{start}" if start else f"{sequence}"
+                for sequence, start in self.sources[number].sequences(row)
+            )
+            for number, row in self.places(step)
+        ]
+
+    def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> "Rows":
+        """The rows of step `step` (from 0), padded to the longest of them and a multiple of 8.
+
+        part (r, n): the r-th of n equal parts, in order, as wide as the whole step: the parts one
+        below the other are exactly the step. RecipeError where n does not divide the rows.
+        """
         import torch
 
         from endonym.methods.batch import Rows
 
-        places = self.places(step)
-        pieces = [self._packings[store].row(row) for store, row in places]
-        longest = max(
-            int(self._pieces[store].length[inside].sum())
-            for (store, _), inside in zip(places, pieces)
-        )
+        places, mine = self.places(step), stretch_of(self.rows_per_step, part)
+        longest = max(int(self.sources[number].inputs[row]) for number, row in places)
         width = min(-(-longest // 8) * 8, self.row_length)
-        shape = (len(places), width)
+        shape = (mine.stop - mine.start, width)
         tokens, labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         weights = np.zeros(shape, np.float32)
         segments, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for line, ((number, _), inside) in enumerate(zip(places, pieces)):
-            store, plan, at = self.stores[number], self._pieces[number], 0
-            for segment, piece in enumerate(inside.tolist(), start=1):
-                length = int(plan.length[piece])
-                begin = int(store.offsets[plan.sequence[piece]] + plan.start[piece])
+        for line, (number, row) in enumerate(places[mine]):
+            source, at = self.sources[number], 0
+            pieces = source.pieces
+            for segment, piece in enumerate(source.packing.row(row).tolist(), start=1):
+                length = int(pieces.length[piece])
                 here = slice(at, at + length)
-                stretch = store.ids[begin : begin + length + 1]
-                tokens[line, here], labels[line, here] = stretch[:-1], stretch[1:]
-                targets = slice(begin + 1, begin + length + 1)
-                weights[line, here] = 1.0 if store.mask is None else store.mask[targets]
+                ids, weight = source.store.stretch(
+                    int(pieces.sequence[piece]), int(pieces.start[piece]), length + 1
+                )
+                tokens[line, here], labels[line, here] = ids[:-1], ids[1:]
+                weights[line, here] = 1.0 if weight is None else weight[1:]
                 segments[line, here] = segment
                 positions[line, here] = np.arange(length)
                 at += length
         return Rows(*map(torch.from_numpy, (tokens, labels, weights, segments, positions)))
 
+    def state(self, step: int) -> dict[str, float]:
+        """Before step `step`, "epoch/NAME": how often the rows of each store have been drawn."""
+        epochs = self.mixture.epochs(step * self.rows_per_step)
+        if len(epochs) != len(self.sources):
+            epochs = epochs * len(self.sources)
+        return {f"epoch/{source.name}": epoch for source, epoch in zip(self.sources, epochs)}
+
+    def measured(self, steps: int) -> dict[str, Any]:
+        """What `steps` steps draw, counted from the rows drawn, beside what was asked.
+
+        tokens: inputs (padding is none); targets: predictions with a weight; rows; and for each of
+        sources (the stores), languages and origins (a sequence's own `source`) the tokens, targets and
+        share of tokens. A source also has the share that it was to get (asked), its rows and its epochs.
+        Exact, from the lengths of pieces: no ids are read, and the cost is that of one look at
+        every row, however many steps there are.
+        """
+        sources, languages, origins = {}, {}, {}
+        for source, times, asked in zip(
+            self.sources, self._times(steps * self.rows_per_step), self.asked
+        ):
+            seen = source.per_piece(times)
+            tokens, targets = seen * source.pieces.length, seen * source.targets
+            rows = int(times.sum())
+            sources[source.name] = {
+                "asked": asked,
+                "rows": rows,
+                "tokens": int(tokens.sum()),
+                "targets": int(targets.sum()),
+                "epochs": rows / max(len(source), 1),
+            }
+            for labels, into in (
+                (source.store.languages, languages),
+                (source.store.sources, origins),
+            ):
+                codes = labels.codes[source.pieces.sequence]
+                for name, counts in _by_label(labels.names, codes, tokens, targets).items():
+                    add(into, name, counts)
+        return {**totals(sources.values()), **shared(sources, languages, origins)}
+
+    def _times(self, slots: int) -> list[np.ndarray]:
+        """For each store how often each of its rows is among the first `slots` slots."""
+        times = self.mixture.times(slots)
+        return np.split(times[0], self._joint[1:-1]) if self._is_joint else times
+
     def report(self, steps: int) -> list[dict[str, Any]]:
-        """What `steps` steps draw: rows, tokens (by the mean row of a store), share, epochs, per store."""
-        slots = steps * self.rows_per_step
-        if len(self.mixture.sizes) == len(self.stores):
-            drawn = [float(count) for count in self.mixture.drawn(slots)]
-        else:
-            drawn = [slots * rows / int(self._joint[-1]) for rows in self.num_rows]
-        inputs = [int(pieces.length.sum()) for pieces in self._pieces]
-        tokens = [n * all_ / max(r, 1) for n, all_, r in zip(drawn, inputs, self.num_rows)]
+        """What `steps` steps draw of each store (see measured), and what its rows are like."""
+        found = self.measured(steps)["sources"]
         return [
             {
-                "source": store.name,
-                "rows": drawn[i],
-                "tokens": round(tokens[i]),
-                "share": tokens[i] / max(sum(tokens), 1),
-                "epochs": drawn[i] / max(self.num_rows[i], 1),
-                "fill": inputs[i] / max(self.num_rows[i] * self.row_length, 1),
-                "shortened": self.shortened[i],
-                "dropped": self.dropped[i],
+                "source": source.name,
+                "asked": found[source.name]["asked"],
+                "rows": found[source.name]["rows"],
+                "tokens": found[source.name]["tokens"],
+                "share": found[source.name]["share"],
+                "epochs": found[source.name]["epochs"],
+                "fill": source.num_tokens / max(len(source) * self.row_length, 1),
+                "shortened": source.shortened,
+                "dropped": source.dropped,
+                "filtered": source.filtered,
             }
-            for i, store in enumerate(self.stores)
+            for source in self.sources
         ]
+
+
+def stretch_of(rows: int, part: tuple[int, int]) -> slice:
+    """The rows of part (r, n) of a step."""
+    number, parts = part
+    if rows % parts:
+        raise RecipeError(
+            f"the rows of a step cannot be shared out among {parts} processes",
+            where="rows_per_step",
+            wanted=f"a multiple of {parts}",
+            got=rows,
+        )
+    return slice(number * rows // parts, (number + 1) * rows // parts)
+
+
+def add(into: dict[str, dict[str, int]], name: str, counts: dict[str, int]) -> None:
+    """Add the counts to those of `name`."""
+    known = into.setdefault(name, dict.fromkeys(counts, 0))
+    for key, value in counts.items():
+        known[key] += value
+
+
+def totals(sources: Iterable[dict[str, Any]]) -> dict[str, int]:
+    rows = list(sources)
+    return {key: sum(row[key] for row in rows) for key in ("rows", "tokens", "targets")}
+
+
+def shared(sources: dict, languages: dict, origins: dict) -> dict[str, dict]:
+    """The three tables of Loader.measured, each row with its share of the table's tokens."""
+    out = {}
+    for key, table in (("sources", sources), ("languages", languages), ("origins", origins)):
+        whole = max(sum(row["tokens"] for row in table.values()), 1)
+        out[key] = {name: row | {"share": row["tokens"] / whole} for name, row in table.items()}
+    return out
+
+
+def _by_label(
+    names: list[str], codes: np.ndarray, tokens: np.ndarray, targets: np.ndarray
+) -> dict[str, dict[str, int]]:
+    # float64 sums are exact to 2^53 tokens
+    sums = [np.bincount(codes, each, minlength=len(names)) for each in (tokens, targets)]
+    return {
+        name: {"tokens": int(sums[0][n]), "targets": int(sums[1][n])}
+        for n, name in enumerate(names)
+        if sums[0][n]
+    }
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

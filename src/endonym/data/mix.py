@@ -7,6 +7,7 @@ epoch and each epoch has its own order. Slot n costs the same whether n is ten o
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from endonym.core.errors import RecipeError
 LARGEST_BLOCK = 1024
 TOLERANCE = 0.002
 """A block's share of a source may differ from its weight by this much, relative to 1."""
+FINEST_BLOCK = 1 << 16
+FINE = 0.01
+"""In a fine mixture also by at most this much, relative to the weight."""
 
 
 def largest_remainder(weights: np.ndarray, slots: int) -> np.ndarray:
@@ -31,16 +35,34 @@ class Mixture:
     """Sources with `sizes` rows each, drawn by `weights`.
 
     counts: how often a block holds each source. The block is the shortest whose shares are within
-    TOLERANCE of the weights, so that even short stretches of a run keep the mixture.
+            TOLERANCE of the weights, so that even short stretches of a run keep the mixture
+    keys:   with the seed, what a source's own order hangs on
+    after:  rows that were drawn from each source before slot 0: the k-th draw here is its
+            (after + k)-th, so that rows not seen yet come first
+    fine:   shares are also within FINE of each weight, as far as blocks of FINEST_BLOCK slots can be,
+            and a block holds each source spread evenly: any stretch of n slots holds its share of n
+            but for a few rows
     """
 
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
     seed: int
+    keys: tuple[int, ...]
+    after: tuple[int, ...]
+    fine: bool = False
 
     @classmethod
-    def of(cls, sizes: list[int], weights: list[float] | None, seed: int) -> "Mixture":
-        """weights None: by size, so that all sources finish their epochs together."""
+    def of(
+        cls,
+        sizes: list[int],
+        weights: list[float] | None,
+        seed: int,
+        *,
+        keys: list[int] | None = None,
+        after: list[int] | None = None,
+        fine: bool = False,
+    ) -> "Mixture":
+        """weights None: by size, so that all sources finish their epochs together. keys None: places."""
         wanted = np.asarray(sizes if weights is None else weights, dtype=np.float64)
         if len(wanted) != len(sizes) or not len(sizes):
             raise RecipeError("one weight is needed per source", wanted=len(sizes), got=len(wanted))
@@ -51,15 +73,25 @@ class Mixture:
         for index, (size, weight) in enumerate(zip(sizes, wanted)):
             if weight > 0 and size == 0:
                 raise RecipeError(f"source {index} has a weight but no rows", got=float(weight))
-        shares = wanted / wanted.sum()
-        for block in range(1, LARGEST_BLOCK + 1):
+        shares, most = wanted / wanted.sum(), FINEST_BLOCK if fine else LARGEST_BLOCK
+        lengths = [*range(1, LARGEST_BLOCK + 1)]
+        lengths += [1 << bits for bits in range(LARGEST_BLOCK.bit_length(), most.bit_length())]
+        near = np.minimum(TOLERANCE, FINE * shares) if fine else TOLERANCE
+        for block in lengths:
             counts = largest_remainder(shares, block)
-            near = np.abs(counts / block - shares).max() <= TOLERANCE
-            if near and (counts[shares > 0] > 0).all():
-                return cls(tuple(sizes), tuple(counts.tolist()), seed)
+            is_near = (np.abs(counts / block - shares) <= near).all()
+            if (counts[shares > 0] > 0).all() and (is_near or block == FINEST_BLOCK):
+                return cls(
+                    tuple(sizes),
+                    tuple(counts.tolist()),
+                    seed,
+                    tuple(keys or range(len(sizes))),
+                    tuple(after or [0] * len(sizes)),
+                    fine,
+                )
         raise RecipeError(
-            f"a weight is too small for blocks of {LARGEST_BLOCK} rows",
-            wanted=f"shares of at least about 1/{LARGEST_BLOCK}",
+            f"a weight is too small for blocks of {most} rows",
+            wanted=f"shares of at least about 1/{most}",
             got=[round(float(share), 6) for share in shares],
             do="join small sources into one",
         )
@@ -71,40 +103,77 @@ class Mixture:
     def at(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(source, row) of each slot, both [N] int64."""
         slots = np.asarray(slots, dtype=np.int64)
-        source, turn = np.empty_like(slots), np.empty_like(slots)
         blocks, within = np.divmod(slots, self.block)
-        for block in np.unique(blocks):
-            layout, rank = self._layout(int(block))
-            here = blocks == block
-            source[here] = layout[within[here]]
-            turn[here] = block * np.asarray(self.counts)[source[here]] + rank[within[here]]
+        numbers, place = np.unique(blocks, return_inverse=True)
+        layout, rank = _layouts(self.counts, self.seed, tuple(numbers.tolist()), self.fine)
+        source = layout[place, within]
+        turn = blocks * np.asarray(self.counts)[source] + rank[place, within]
+        turn += np.asarray(self.after)[source]
         row = np.empty_like(slots)
         for number in np.unique(source):
             here = source == number
             epoch, place = np.divmod(turn[here], self.sizes[number])
-            row[here] = permuted(place, self.sizes[number], (self.seed, int(number)), epoch)
+            row[here] = permuted(place, self.sizes[number], (self.seed, self.keys[number]), epoch)
         return source, row
-
-    def _layout(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sources of one block in order, and the how-manieth of its source each slot is."""
-        sources = np.repeat(np.arange(len(self.counts)), self.counts)
-        keys = _hash(np.arange(self.block, dtype=np.uint64), _key(self.seed, block))
-        layout = sources[np.argsort(keys, kind="stable")]
-        rank = np.empty_like(layout)
-        for number in range(len(self.counts)):
-            rank[layout == number] = np.arange(self.counts[number])
-        return layout, rank
 
     def drawn(self, slots: int) -> list[int]:
         """How often each source stands among the first `slots` slots."""
         blocks, rest = divmod(slots, self.block)
-        layout, _ = self._layout(blocks)
-        tail = np.bincount(layout[:rest], minlength=len(self.counts))
+        layout, _ = _layouts(self.counts, self.seed, (blocks,), self.fine)
+        tail = np.bincount(layout[0, :rest], minlength=len(self.counts))
         return (blocks * np.asarray(self.counts) + tail).tolist()
 
     def epochs(self, slots: int) -> list[float]:
-        """How often each source has been seen after `slots` slots."""
-        return [n / size if size else 0.0 for n, size in zip(self.drawn(slots), self.sizes)]
+        """How often each source has been seen after `slots` slots, `after` included."""
+        return [
+            (done + n) / size if size else 0.0
+            for n, size, done in zip(self.drawn(slots), self.sizes, self.after)
+        ]
+
+    def times(self, slots: int) -> list[np.ndarray]:
+        """For each source how often the first `slots` slots draw each of its rows, [size] int64.
+
+        Whole epochs draw every row once, so that only the first and the last are looked at: the cost
+        does not grow with `slots`.
+        """
+        return [
+            self._until(number, done + n) - self._until(number, done)
+            for number, (n, done) in enumerate(zip(self.drawn(slots), self.after))
+        ]
+
+    def _until(self, number: int, turns: int) -> np.ndarray:
+        """How often the first `turns` draws of a source take each of its rows."""
+        size = self.sizes[number]
+        if not size:
+            return np.zeros(0, np.int64)
+        epoch, rest = divmod(turns, size)
+        counts = np.full(size, epoch, np.int64)
+        counts[permuted(np.arange(rest), size, (self.seed, self.keys[number]), epoch)] += 1
+        return counts
+
+
+@lru_cache(maxsize=8)
+def _layouts(
+    counts: tuple[int, ...], seed: int, blocks: tuple[int, ...], fine: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each block the sources of its slots, and the how-manieth of its source each slot is in it.
+
+    Both [blocks, slots]. The order is that of hashed keys; in a fine mixture the k-th of a source's c
+    slots has the key (k + u) / c, u in [0, 1) by hash.
+    """
+    sources = np.repeat(np.arange(len(counts)), counts)
+    own = _hash(np.array(blocks, np.uint64), _key(seed))[:, None]
+    keys = _hash(np.arange(len(sources), dtype=np.uint64)[None], own)
+    firsts = np.cumsum(counts) - counts
+    if fine:
+        within = np.arange(len(sources)) - firsts[sources]
+        keys = (within + keys / 2.0**64) / np.asarray(counts)[sources]
+    layout = sources[np.argsort(keys, axis=1, kind="stable")]
+    by_source = np.argsort(layout, axis=1, kind="stable")
+    rank = np.empty_like(layout)
+    # sorted by source, every block reads like `sources`
+    np.put_along_axis(rank, by_source, (np.arange(len(sources)) - firsts[sources])[None], axis=1)
+    return layout, rank
 
 
 def permuted(
@@ -132,6 +201,11 @@ def permuted(
     return result.astype(np.int64)
 
 
+def scattered(numbers: np.ndarray) -> np.ndarray:
+    """A hash of each number, uint64: an order that has nothing to do with theirs."""
+    return _hash(numbers.astype(np.uint64), 0)
+
+
 def _key(*parts: int) -> int:
     key = 0x9E3779B97F4A7C15
     for part in parts:
@@ -139,10 +213,10 @@ def _key(*parts: int) -> int:
     return key
 
 
-def _hash(values: np.ndarray, key: int) -> np.ndarray:
+def _hash(values: np.ndarray, key: int | np.ndarray) -> np.ndarray:
     """splitmix64 of values + key * odd constant (Steele, Lea, Flood 2014): cheap and well mixed."""
     with np.errstate(over="ignore"):
-        z = values + np.uint64(key * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
+        z = values + np.asarray(key, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = z + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

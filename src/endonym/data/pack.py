@@ -1,8 +1,8 @@
 """Sequences of many lengths in rows of one length, with little padding and no sequence cut in two.
 
 Best fit: the longest sequences are placed first, each into the row where it leaves the least room.
-Rows with the same room left are alike, so they are filled a whole group at a time; 10^5 sequences
-take well under a second. (Best-fit decreasing needs at most 11/9 of the fewest rows possible plus
+Rows with the same room left are alike, so they are filled a whole group at a time; 10^6 sequences
+take a second or two. (Best-fit decreasing needs at most 11/9 of the fewest rows possible plus
 one: Johnson, Near-optimal bin packing algorithms, 1973.)
 """
 
@@ -40,12 +40,21 @@ class Packing:
         return self.order[self.offsets[number] : self.offsets[number + 1]]
 
 
-def cut(lengths: np.ndarray, row_length: int, *, never_truncate: bool = False) -> Pieces:
+def cut(
+    lengths: np.ndarray,
+    row_length: int,
+    *,
+    never_truncate: bool = False,
+    keep: np.ndarray | None = None,
+) -> Pieces:
     """Pieces of at most `row_length` out of sequences of `lengths` inputs, in order; empty ones give none.
 
-    never_truncate: raise instead of cutting, naming the longest sequence.
+    keep: bool, which sequences are taken at all. never_truncate: raise instead of cutting one of
+    these, naming the longest sequence.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
+    if keep is not None:
+        lengths = np.where(keep, lengths, 0)
     if never_truncate and len(lengths) and lengths.max() > row_length:
         raise DataError(
             f"{int((lengths > row_length).sum())} sequences are longer than a row",
@@ -74,17 +83,16 @@ def best_fit(lengths: np.ndarray, row_length: int) -> Packing:
     longest_first = np.argsort(-lengths, kind="stable")
     row_of = np.empty(len(lengths), dtype=np.int64)
     room: dict[int, np.ndarray] = {}  # rows by the room they have left
-    waiting = 0  # bit s is set where room[s] holds rows: the tightest fit is one shift away
+    waiting = _Spaces(row_length)  # the keys of `room`
     rows = 0
     values, starts = np.unique(-lengths[longest_first], return_index=True)
     ends = np.append(starts[1:], len(lengths))
     for length, begin, end in zip((-values).tolist(), starts.tolist(), ends.tolist()):
         while begin < end:
-            fitting = waiting >> length
-            if fitting:
-                space = length + (fitting & -fitting).bit_length() - 1
+            space = waiting.smallest(length)
+            if space is not None:
                 bins = room.pop(space)
-                waiting &= ~(1 << space)
+                waiting.flip(space)
             else:
                 space = row_length
                 fresh = -(-(end - begin) // (row_length // length))
@@ -94,18 +102,58 @@ def best_fit(lengths: np.ndarray, row_length: int) -> Packing:
             taken = min(end - begin, each * len(bins))
             row_of[longest_first[begin : begin + taken]] = np.repeat(bins, each)[:taken]
             begin += taken
-            used = np.full(len(bins), each)
-            used[taken // each :] = 0
-            if taken % each:
-                used[taken // each] = taken % each
-            for left in np.unique(space - used * length).tolist():
-                if left > 0:
-                    alike = bins[space - used * length == left]
-                    room[left] = np.concatenate([room[left], alike]) if left in room else alike
-                    waiting |= 1 << left
+            full, rest = divmod(taken, each)  # rows filled up, pieces in the one after them
+            for alike, held in (
+                (bins[:full], each),
+                (bins[full : full + 1], rest),
+                (bins[full + 1 :], 0),
+            ):
+                left = space - held * length
+                if not left or not len(alike):
+                    continue
+                if left in room:
+                    room[left] = np.concatenate([room[left], alike])
+                else:
+                    room[left] = alike
+                    waiting.flip(left)
     order = np.argsort(row_of, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=rows))])
     return Packing(order, offsets.astype(np.int64), row_length)
+
+
+class _Spaces:
+    """A set of whole numbers up to `most` that knows its smallest member from any number on.
+
+    Two levels of bits: a single integer of as many bits as a row has tokens would be copied whole by
+    each look, which at rows of 10^5 tokens is most of the work.
+    """
+
+    WORD = 9  # bits of a word's index: words of 512
+
+    def __init__(self, most: int):
+        self.words = [0] * ((most >> self.WORD) + 1)
+        self.filled = 0  # bit w is set where words[w] is not 0
+
+    def flip(self, number: int) -> None:
+        """Put a number in, or take it out."""
+        word = number >> self.WORD
+        self.words[word] ^= 1 << (number & ((1 << self.WORD) - 1))
+        self.filled = self.filled & ~(1 << word) | bool(self.words[word]) << word
+
+    def smallest(self, least: int) -> int | None:
+        word = least >> self.WORD
+        inside = self.words[word] >> (least & ((1 << self.WORD) - 1))
+        if inside:
+            return least + _lowest(inside)
+        later = self.filled >> (word + 1)
+        if not later:
+            return None
+        word += 1 + _lowest(later)
+        return (word << self.WORD) + _lowest(self.words[word])
+
+
+def _lowest(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
 
 
 def one_each(number: int, row_length: int) -> Packing:

@@ -1,38 +1,47 @@
-"""Documents and conversations out of the files people have: every row used, or set aside with a reason.
+"""Rows out of the files people have: every row used, or set aside with a reason.
 
-Files: .jsonl .json .jsonl.gz .json.gz .jsonl.zst .parquet .txt (.txt.gz, .txt.zst), read in the order
-given, a folder's files by name; rows stand in file order. Rows: {text}; {messages}; {prompt,
-completion} (strings or message lists); alpaca {instruction, input, output}; sharegpt
-{conversations: [{from, value}]}.
+Files: data/files.py; they are read in the order given, rows stand in file order. Which shapes a row
+may have, by the kind that is asked for (data/shapes.py):
+
+    Document      {text}
+    Conversation  {messages}; {prompt, completion}; alpaca {instruction, input, output}; sharegpt
+                  {conversations: [{from, value}]}; each with `tools` and a row's `weight`
+    Preference    {prompt, chosen, rejected}; {chosen, rejected}; alpaca and sharegpt with them; OpenAI's
+                  {input, preferred_output, non_preferred_output}; each with `tools` and `margin`
+    Labelled      {prompt, completion, label}
+    Prompt        {prompt} and whatever else the row says
 
     rows_in = rows_used + rows_quarantined        exactly
 
 A row that cannot be used goes to quarantine.jsonl with file, line and reason; above `limit` of all
 rows the reading ends in an error. Blank lines are no rows; a byte-order mark and CRLF are read over.
-Memory stays flat: a line is held, never a file (.json lists excepted).
+Memory stays flat: a row is held, never a file; of rows with ids, two hashes each.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from endonym.core.errors import DataError
-from endonym.data.document import Conversation, Document
-from endonym.data.files import Broken, raw_rows
-from endonym.data.shapes import Unusable, as_messages, as_text
-
-Row = TypeVar("Row", Document, Conversation)
+from endonym.data import shapes
+from endonym.data.broken import Broken
+from endonym.data.document import Conversation, Document, Labelled, Preference, Row
+from endonym.data.files import raw_rows
+from endonym.data.values import Unusable, number, string, weight
 
 
 class Reading(Generic[Row]):
-    """One pass over files as rows of `kind` (Document or Conversation). Iterate; then read the counts.
+    """One pass over files as rows of `kind`. Iterate; then read the counts.
 
     files:      from find()
+    kind:       Document, Conversation, Preference, Labelled or Prompt
     quarantine: where the unusable rows are listed (JSON lines); it is written only if there are any
     limit:      share of unusable rows above which the end of the pass raises DataError
     columns:    {wanted name: name in the files}, e.g. {"text": "sentence"}
+    scores:     {name: name in the files} of numbers kept in Document.scores. A null is a row without
+                that score; a row without the column, or with anything else in it, is unusable
     unit:       what a row of a .txt file is: "paragraph" (blank lines between) or "file"
     language, source, licence: for rows that do not say; source defaults to the file's name
     """
@@ -45,13 +54,14 @@ class Reading(Generic[Row]):
         quarantine: Path | None = None,
         limit: float = 0.01,
         columns: Mapping[str, str] | None = None,
+        scores: Mapping[str, str] | None = None,
         unit: str = "paragraph",
         language: str = "",
         source: str = "",
         licence: str = "",
     ):
         self.files, self.kind, self.quarantine, self.limit = list(files), kind, quarantine, limit
-        self.columns, self.unit = dict(columns or {}), unit
+        self.columns, self.scores, self.unit = dict(columns or {}), dict(scores or {}), unit
         self.defaults = {"language": language, "source": source, "licence": licence}
         self.rows_used = self.rows_quarantined = 0
         self.reasons: Counter[str] = Counter()
@@ -74,6 +84,8 @@ class Reading(Generic[Row]):
                     row = self._row(raw, file, line, seen)
                 except Unusable as problem:
                     self._set_aside(file, line, problem.reason, raw)
+                except RecursionError:
+                    self._set_aside(file, line, "nested too deeply", raw)
                 else:
                     self.rows_used += 1
                     yield row
@@ -87,14 +99,46 @@ class Reading(Generic[Row]):
         raw = raw | {name: raw[given] for name, given in self.columns.items() if given in raw}
         common = {name: raw.get(name) or default for name, default in self.defaults.items()}
         common["source"] = common["source"] or file.name.split(".")[0]
-        if self.kind is Document:
-            content = {"text": as_text(raw)}
-        else:
-            content = {"messages": as_messages(raw), "task": raw.get("task") or ""}
-        common = {name: value if isinstance(value, str) else "" for name, value in common.items()}
-        if not isinstance(content.get("task", ""), str):
-            content["task"] = ""
+        if self.kind is not Document:
+            common["task"] = raw.get("task") or ""
+        common = {
+            name: string(value, name) if isinstance(value, str) else ""
+            for name, value in common.items()
+        }
+        content = self._content(raw)
         return self.kind(id=_identifier(raw, content, file, line, seen), **content, **common)
+
+    def _content(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the row's kind but for id, language, source, licence and task."""
+        if self.kind is Document:
+            found: dict[str, Any] = {"text": shapes.as_text(raw)}
+            return found | ({"scores": self._scores(raw)} if self.scores else {})
+        if self.kind is Conversation:
+            found = {"messages": shapes.as_messages(raw)}
+            if raw.get("weight") is not None:
+                found["weight"] = weight(raw["weight"])
+        elif self.kind is Preference:
+            names = ("prompt", "chosen", "rejected")
+            found = dict(zip(names, shapes.as_preference(raw)))
+            if raw.get("margin") is not None:
+                found["margin"] = number(raw["margin"], "margin")
+        elif self.kind is Labelled:
+            found = dict(zip(("prompt", "completion", "label"), shapes.as_labelled(raw)))
+        else:
+            used = {"id", "task", "tools", *self.defaults, *self.columns.values()}
+            found = dict(zip(("messages", "columns"), shapes.as_prompt(raw, used)))
+        tools = shapes.as_tools(raw)
+        return found | ({"tools": tools} if tools else {})
+
+    def _scores(self, raw: dict[str, Any]) -> dict[str, float]:
+        absent = [given for given in self.scores.values() if given not in raw]
+        if absent:
+            raise Unusable(f"no score {absent[0]}")
+        return {
+            name: number(raw[given], f"score {given}")
+            for name, given in self.scores.items()
+            if raw[given] is not None
+        }
 
     def _set_aside(self, file: Path, line: int, reason: str, raw: Any) -> None:
         self.rows_quarantined += 1
@@ -102,7 +146,7 @@ class Reading(Generic[Row]):
         if len(self.first) < 3:
             self.first.append(f"{file.name}:{line}: {reason}")
         if self.quarantine is not None:
-            excerpt = raw.excerpt if isinstance(raw, Broken) else json.dumps(raw, default=str)
+            excerpt = raw.excerpt if isinstance(raw, Broken) else _written(raw)
             entry = {"file": str(file), "line": line, "reason": reason, "excerpt": excerpt[:200]}
             self.quarantine.parent.mkdir(parents=True, exist_ok=True)
             with self.quarantine.open("a", encoding="utf-8") as out:
@@ -123,13 +167,21 @@ class Reading(Generic[Row]):
             )
 
 
+def _written(raw: Any) -> str:
+    """How a row that could be read begins, as JSON."""
+    try:
+        return json.dumps(raw, default=str)
+    except (RecursionError, ValueError, TypeError):  # nested deeply; keys that are no strings
+        return ""
+
+
 def _identifier(raw: dict, content: dict, file: Path, line: int, seen: dict[int, int]) -> str:
     """The row's own id, or file:line. A second row with an id gets the line added; the same row
     again is refused."""
     given = raw.get("id")
     if not isinstance(given, (str, int)) or isinstance(given, bool) or given == "":
         return f"{file.name.split('.')[0]}:{line}"
-    given = str(given)
+    given = string(str(given), "id")
     key, content_hash = hash(given), hash(json.dumps(content, sort_keys=True))
     if key not in seen:
         seen[key] = content_hash

@@ -10,6 +10,7 @@ and without (docs/plan.md; tests/model/test_budget.py measures one again). Not m
 """
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 from endonym.model.config import ModelConfig
 
@@ -17,8 +18,20 @@ MASTER, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 number. Weights, gradients and Adam's two moments are float32
 in training (train/optim.py); under autocast the products and what they keep are bfloat16."""
 
-CHUNK = 1024
+EIGHT_BITS, FOUR_BITS = 1 + 4 / 256, 0.5 + 1 / 64
+"""Of a number in blocks with a scale each: torchao's moments (a float32 for 256), QLoRA's NF4 (8 bits
+for 64; its second constants are left out, 0.0005)."""
+
+CHUNK = 512
 """Tokens whose logits exist at once: methods/nll.CHUNK, which brings torch with it."""
+
+
+class Adapting(Protocol):
+    """What a budget reads of train/config.Adapter."""
+
+    method: str
+    rank: int
+    targets: list[str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Memory:
     logits:      one chunk of logits, and the gradients that the loss forms in its forward pass
     cache:       keys and values of what is being written
     teacher:     a second model that is only read
+    average:     the running average of the weights
     """
 
     weights: float = 0.0
@@ -57,6 +71,7 @@ class Memory:
     logits: float = 0.0
     cache: float = 0.0
     teacher: float = 0.0
+    average: float = 0.0
 
     @property
     def total(self) -> float:
@@ -93,20 +108,25 @@ def flops_per_token(
         2 N + 4 A sum_layers keys       forward;  three times that with the backward pass: 6 N + ...
 
     N: active parameters but for the embedding table, unless it is the head; A = H C; keys: how many
-    tokens a token attends to, on average: (length + 1) / 2, less in a sliding layer. As in
-    train/meter.py. The first term: arXiv:2001.08361, section 2.1. Recomputed layers do not count.
+    tokens a token attends to, on average: (length + 1) / 2, less in a sliding layer. The first term:
+    arXiv:2001.08361, section 2.1. Recomputed layers do not count.
 
     mtp: with the loss of the MTP modules, each of which uses the head once more.
     """
-    count, table = parameters(config), config.vocab_size * config.hidden_size
-    products = count.active - (0 if config.tie_word_embeddings else table)
     layers = config.num_hidden_layers
     seen = sum(keys(config, layer, length) for layer in range(layers))
     if mtp:
-        products += count.mtp + config.mtp_modules * table
         seen += config.mtp_modules * keys(config, layers, length)
-    forward = 2 * products + 4 * config.num_attention_heads * config.head_dim * seen
-    return float(forward * (3 if backward else 1))
+    around = 4 * config.num_attention_heads * config.head_dim * seen
+    return float((2 * products(config, mtp=mtp) + around) * (3 if backward else 1))
+
+
+def products(config: ModelConfig, *, mtp: bool = False) -> int:
+    """N of flops_per_token: parameters that multiply a token's activations, those of experts that it
+    does not pass left out. mtp: with the MTP modules, and the head once more for each."""
+    count, table = parameters(config), config.vocab_size * config.hidden_size
+    more = count.mtp + config.mtp_modules * table if mtp else 0
+    return count.active - (0 if config.tie_word_embeddings else table) + more
 
 
 def keys(config: ModelConfig, layer: int, length: int) -> float:
@@ -134,17 +154,34 @@ def training_memory(
     half: bool = True,
     checkpointing: bool = False,
     teacher: ModelConfig | None = None,
+    optimizer: str = "adamw",
+    ema: bool = False,
+    mtp: bool = False,
+    adapter: Adapting | None = None,
+    offload: bool = False,
 ) -> Memory:
     """Bytes on one of `devices` that share weights, gradients and moments evenly, with `tokens` in a
     forward pass there.
 
     half: products in bfloat16, as on a GPU; else all is float32. All parts are counted as if they
     stood at one time; in a step of a single forward pass the gradients come as activations go.
-    MTP modules only lie there: no stage trains them, so they have neither gradient nor moments.
+
+    optimizer: adamw has two moments of 4 bytes; adamw8bit two of one byte and a scale for each 256;
+               muon one of 4 bytes for the matrices of the blocks (their norms are counted with them)
+               and AdamW's two for the tables
+    ema:       a running average of what learns
+    mtp:       MTP modules learn too; else they only lie there
+    adapter:   its matrices learn beside frozen weights (train/config.Adapter); with "qlora" the
+               blocks' frozen weights lie in 4 bits
+    offload:   the moments are not on the device
     """
     count, size = parameters(config), HALF if half else MASTER
     blocks = [_block(config, layer)[0] for layer in range(config.num_hidden_layers)]
     table, largest = config.vocab_size * config.hidden_size, max(blocks)
+    held = count.total + count.mtp
+    learning = count.total + (count.mtp if mtp else 0)
+    if adapter is not None:
+        learning = adapter_parameters(config, adapter.rank, adapter.targets)
     if devices > 1:
         # Gathered: tables all the time, a block and the next one, the gradient of the one before.
         copies = size * (count.embedding + 3 * largest)
@@ -152,16 +189,57 @@ def training_memory(
         untied = 0 if config.tie_word_embeddings else table
         copies = HALF * (count.total - untied) if half else 0
     chunk = min(CHUNK, tokens) * config.vocab_size * (HALF + MASTER if half else MASTER)
+    # Of the loss: logits, the gradient of hidden states, the head's summed up, in bf16 one chunk's too.
+    head = (MASTER + (HALF if half else 0)) * table if adapter is None else 0
+    activations = activation_bytes(config, tokens, size, checkpointing)
+    if mtp:
+        module = _kept(config, config.num_hidden_layers, size) + 4 * size * config.hidden_size
+        activations += tokens * config.mtp_modules * module
+    weights, tables = MASTER * held, count.embedding
+    if adapter is not None:
+        weights, tables = weights + MASTER * learning, 0
+        if adapter.method == "qlora":
+            weights -= (MASTER - FOUR_BITS) * sum(blocks)
     return Memory(
-        weights=MASTER * (count.total + count.mtp) / devices,
-        gradients=MASTER * count.total / devices,
-        optimizer=2 * MASTER * count.total / devices,
+        weights=weights / devices,
+        gradients=MASTER * learning / devices,
+        optimizer=0.0 if offload else _moments(optimizer, learning, tables) / devices,
         copies=copies,
-        activations=activation_bytes(config, tokens, size, checkpointing),
-        # Of the loss: logits, the gradient of hidden states, the head's summed up and of one chunk.
-        logits=chunk + size * tokens * config.hidden_size + (MASTER + size) * table,
+        activations=activations,
+        logits=chunk + size * tokens * config.hidden_size + head,
         teacher=0.0 if teacher is None else _reading(teacher, tokens, devices),
+        average=MASTER * learning / devices if ema else 0.0,
     )
+
+
+def adapter_parameters(config: ModelConfig, rank: int, targets: list[str]) -> int:
+    """Numbers in the matrices A and B beside the linear layers named in `targets` (all-linear: beside
+    all those of the blocks; experts have none, shared ones do)."""
+    width, channels = config.hidden_size, config.head_dim
+    queries, pairs = config.num_attention_heads * channels, config.num_key_value_heads * channels
+    attention = {
+        "q_proj": width + queries,
+        "k_proj": width + pairs,
+        "v_proj": width + pairs,
+        "o_proj": queries + width,
+    }
+    total = 0
+    for layer in range(config.num_hidden_layers):
+        inner = config.intermediate_size
+        if config.is_moe(layer):
+            inner = config.experts.shared_inner
+        mlp = {name: width + inner for name in ("gate_proj", "up_proj", "down_proj") if inner}
+        sides = attention | mlp
+        chosen = sides if targets == ["all-linear"] else set(targets) & set(sides)
+        total += rank * sum(sides[name] for name in chosen)
+    return total
+
+
+def _moments(optimizer: str, learning: int, tables: int) -> float:
+    """Bytes that an optimizer keeps of `learning` parameters, `tables` of them in embedding and head."""
+    if optimizer == "muon":
+        return MASTER * (learning - tables) + 2 * MASTER * tables
+    return 2 * learning * (EIGHT_BITS if optimizer == "adamw8bit" else MASTER)
 
 
 def generation_memory(

@@ -62,7 +62,7 @@ class Saved:
 
 def new(config: ModelConfig, seed: int) -> Decoder:
     """A decoder with fresh weights (decoder.initialise)."""
-    return initialise(empty(config).toempty(device="cpu"), seed)
+    return initialise(empty(config).to_empty(device="cpu"), seed)
 
 
 def load(

@@ -4,9 +4,11 @@ tokens, operations, memory of each GPU, hours and money; and what would make it 
     hours = operations / (GPUs x peak x MFU)        writing: no less than it takes to read the weights
     cost  = hours x GPUs x price
 
-Weights, gradients and Adam's moments are taken to lie evenly over the GPUs (as under FSDP), rows
-likewise. Tokens are at most those said here: rows are taken to be full, answers to be as long as they
-may be, and each row to be one document, which makes attention dear.
+Weights, gradients and moments are taken to lie evenly over the GPUs (as under FSDP), rows likewise.
+Tokens are at most those said here: rows are taken to be full, answers to be as long as they may be,
+and each row to be one document, which makes attention dear. A run in phases is the sum of them, and
+takes the memory of the one that takes most. With an adapter operations are those of training all
+weights: an upper end, since gradients of frozen weights are not formed.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -37,7 +39,7 @@ PROMPT = 1024
 SAMPLE = 200
 """Conversations whose tokens are counted to know those of all."""
 
-TRAINING = ("pretrain", "sft")
+TRAINING = ("pretrain", "sft", "reward_model")
 WRITING = ("evaluate",)
 
 
@@ -118,27 +120,45 @@ def _training(
             unknown.append(f"teacher: {teacher}")
             teacher = None
     half = config.precision != "float32"
+    stretches = _stretches(config)
+    learnt = {
+        "optimizer": config.optimizer,
+        "ema": bool(config.ema),
+        "mtp": bool(getattr(config, "mtp_weight", 0.0) and known.mtp_modules),
+        "adapter": config.adapter,
+    }
 
-    def rows(machine: Machine) -> int:
-        share = -(-config.rows_per_step // machine.count)
+    def rows(machine: Machine, stretch: Stretch) -> int:
+        share = -(-stretch.rows // machine.count)
         return min(machine.rows_per_device or share, share)
 
-    def memory(machine: Machine, length: int = config.row_length) -> Memory:
-        return training_memory(
-            known,
-            rows(machine) * length,
-            devices=machine.count,
-            half=half,
-            checkpointing=machine.checkpointing,
-            teacher=teacher,
-        )
+    def memory(machine: Machine, length: int | None = None) -> Memory:
+        taken = [
+            training_memory(
+                known,
+                rows(machine, each) * min(each.length, length or each.length),
+                devices=machine.count,
+                half=half,
+                checkpointing=machine.checkpointing,
+                teacher=teacher,
+                **learnt,
+            )
+            for each in stretches
+        ]
+        return max(taken, key=lambda one: one.total)
 
+    longest = max(stretches, key=lambda one: rows(machine, one) * one.length)
     flops = None
     if tokens is not None:
-        each = flops_per_token(known, config.row_length)
-        if teacher is not None:
-            each += flops_per_token(teacher, config.row_length, backward=False)
-        flops = tokens * each
+        whole = sum(each.tokens or 0.0 for each in stretches)
+        flops = 0.0
+        for each in stretches:
+            # Tokens that the reader gave, or epochs make, are shared out as the stretches are.
+            part = each.tokens / whole if whole else 1 / len(stretches)
+            cost = flops_per_token(known, each.length, mtp=learnt["mtp"])
+            if teacher is not None:
+                cost += flops_per_token(teacher, each.length, backward=False)
+            flops += tokens * part * cost
     if machine.gpu and not half:
         unknown.append("hours: the table of GPUs has no peak in float32")
     enough = fits(memory(machine), machine)
@@ -155,12 +175,32 @@ def _training(
             fits=enough,
             remedies=[]
             if enough is not False
-            else list(remedies(memory, machine, rows(machine), config.row_length)),
+            else list(remedies(memory, machine, rows(machine, longest), longest.length)),
             unknown=unknown,
         ),
         machine,
         _compute_seconds(flops, machine) if half else None,
     )
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Part of a run whose steps are alike: rows of a step, their length, tokens in all (None: epochs)."""
+
+    rows: int
+    length: int
+    tokens: float | None
+
+
+def _stretches(config: Any) -> list[Stretch]:
+    """The phases of a run, or the one that it is."""
+    rows, length = config.rows_per_step, config.row_length
+    found = []
+    for phase in getattr(config, "phases", []):
+        each = (phase.rows_per_step or rows, phase.row_length or length)
+        found.append(Stretch(*each, float(phase.num_steps(rows, length) * each[0] * each[1])))
+    tokens = None if config.steps is None else float(config.steps * rows * length)
+    return found or [Stretch(rows, length, tokens)]
 
 
 def _writing(
@@ -228,8 +268,9 @@ def _training_tokens(step: Step, steps: dict[str, Step], shapes: Shapes) -> floa
     config = step.config
     if step.found and "tokens" in step.found.figures:
         return step.found.figures["tokens"]
-    if config.steps is not None:
-        return config.steps * config.rows_per_step * config.row_length
+    parts = [each.tokens for each in _stretches(config)]
+    if None not in parts:
+        return sum(parts)
     words = shapes.tokenizer(step.inputs["model"])
     if words is None:
         return "epochs of rows that no tokenizer has cut yet"
@@ -242,17 +283,29 @@ def _training_tokens(step: Step, steps: dict[str, Step], shapes: Shapes) -> floa
 
 
 def _counted(step: Step, words: Path, longest: int) -> float:
-    """Tokens of made conversations: of SAMPLE of them, spread evenly, and so of all."""
-    from endonym.data.document import Conversation, read_table
+    """Tokens of made conversations or preferences, of a pair both sides: of SAMPLE of them, spread
+    evenly, and so of all."""
+    from endonym.data.document import Conversation, Preference, read_table
     from endonym.tokenizer.folder import Tokenizer
 
-    tokenizer, number = Tokenizer.load(words), step.found.figures["conversations"]
-    every = read_table(step.found.file("conversations.parquet"), Conversation)
-    lengths = [
-        sum(min(len(ids), longest) for ids, _ in tokenizer.training_rows(one.messages))
+    tokenizer, kind = Tokenizer.load(words), step.found.kind
+    number = step.found.figures[kind]
+
+    def lengths(row: Any) -> list[int]:
+        if kind == "conversations":
+            return [len(ids) for ids, _ in tokenizer.training_rows(row.messages, row.tools or None)]
+        sides = (row.prompt + row.chosen, row.prompt + row.rejected)
+        return [len(tokenizer.encode_whole(side, row.tools or None)) for side in sides]
+
+    every = read_table(
+        step.found.file(f"{kind}.parquet"),
+        Conversation if kind == "conversations" else Preference,
+    )
+    sums = [
+        sum(min(length, longest) for length in lengths(one))
         for one in islice(every, 0, None, max(1, number // SAMPLE))
     ]
-    return number * sum(lengths) / max(len(lengths), 1)
+    return number * sum(sums) / max(len(sums), 1)
 
 
 def _written_tokens(step: Step, steps: dict[str, Step]) -> float | str:

@@ -12,22 +12,26 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Source, Tally, gather
+from endonym.stages.sources import Deduplicate, Source, gather
+from endonym.stages.tally import Tally
 
 
 class ConversationsConfig(Config):
     sources: list[Source]
     quarantine: float = Field(default=0.01, ge=0, le=1)
     """Largest share of a file's rows that may be unreadable before the run stops."""
+    deduplicate: Deduplicate | None = None
+    """Drop rows that say what an earlier one says; {} drops those with the same words."""
 
 
 def conversations(
     config: ConversationsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
 ) -> Outcome:
-    """conversations.parquet: id, messages, language, source, licence, task (data/document.py).
+    """conversations.parquet: id, messages, language, source, licence, task, tools, weight
+    (data/document.py).
 
-    Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
-    stand in quarantine.jsonl with file, line and reason.
+    Rows that hold a prompt of the exams `without` or that repeat another are dropped and counted by
+    reason; rows that cannot be read stand in quarantine.jsonl with file, line and reason.
     """
     from endonym.data.document import Conversation, write_table
 
@@ -40,6 +44,7 @@ def conversations(
         without,
         out / "quarantine.jsonl",
         config.quarantine,
+        deduplicate=config.deduplicate,
     )
     count = write_table(out / "conversations.parquet", rows)
     figures = {"conversations": count, "characters": tally.characters, **tally.figures()}

@@ -10,22 +10,28 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Source, Tally, gather
+from endonym.stages.sources import Deduplicate, Source, gather
+from endonym.stages.tally import Tally
 
 
 class DocumentsConfig(Config):
     sources: list[Source]
     quarantine: float = Field(default=0.01, ge=0, le=1)
     """Largest share of a file's rows that may be unreadable before the run stops."""
+    deduplicate: Deduplicate | None = None
+    """Drop rows that say what an earlier one says; {} drops those with the same words."""
+    filters: bool = False
+    """Drop documents that miss a threshold of their language's pack (lang/quality.py)."""
 
 
 def documents(
     config: DocumentsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
 ) -> Outcome:
-    """documents.parquet: id, text, language, source, licence (data/document.py).
+    """documents.parquet: id, text, language, source, licence, scores (data/document.py).
 
-    Rows that hold a prompt of the exams `without` are dropped and counted; rows that cannot be read
-    stand in quarantine.jsonl with file, line and reason.
+    Rows that hold a prompt of the exams `without`, that miss a filter or that repeat another are
+    dropped and counted by reason; rows that cannot be read stand in quarantine.jsonl with file, line
+    and reason.
     """
     from endonym.data.document import Document, write_table
 
@@ -38,8 +44,11 @@ def documents(
         without,
         out / "quarantine.jsonl",
         config.quarantine,
+        deduplicate=config.deduplicate,
+        filters=config.filters,
     )
-    count = write_table(out / "documents.parquet", rows)
+    scores = list(dict.fromkeys(name for source in config.sources for name in source.scores))
+    count = write_table(out / "documents.parquet", rows, scores=scores)
     figures = {"documents": count, "characters": tally.characters, **tally.figures()}
     return Outcome(figures, tally.licences())
 

@@ -13,6 +13,7 @@ from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.eval.table import Column, Figure
+from endonym.tasks.needle import NeedleConfig
 
 if TYPE_CHECKING:
     from endonym.eval.run import Reply
@@ -29,6 +30,8 @@ class EvaluateConfig(Config):
     Typhoon's cards give 0.7 and 1.0; the higher one shows more."""
     samples: int = Field(default=1, ge=0)
     """Replies shown in the report, for each skill of each exam."""
+    needles: NeedleConfig | None = None
+    """Look for needles in the text of this language, or, where none is given, in the almanac's."""
     seed: int = 0
 
 
@@ -55,6 +58,9 @@ def evaluate(
         load_L       entropy of the experts' load on the text's first tokens, mean over layers: 1 where
                      evenly used, 0 where one expert has all
         dead_L       experts of a layer that get none of these tokens, mean over layers
+        needle_min   share of needles found in the worst cell of the grid (with needles); needle_mean,
+                     needle_<length>, needle_tokens, needle_choice: eval/needles.figures. scores.json has
+                     every cell under "needles"
 
     A model whose tokenizer has no chat template cannot be asked: its last four stay empty.
     """
@@ -77,6 +83,14 @@ def evaluate(
         measured = ratio([b.bits for b in bits], [b.bytes for b in bits], config.seed)
         figures[f"bpb_{label}"] = Figure(measured.value, measured.low, measured.high, measured.n)
         figures |= _expert_load(net, words, label, documents, context)
+
+    cells = []
+    if config.needles:
+        from endonym.eval.needles import figures as of_needles
+        from endonym.eval.needles import needle_grid
+
+        cells = needle_grid(net, words, haystack(config.needles, text), config.needles, context)
+        figures |= {key: Figure(value) for key, value in of_needles(cells).items()}
 
     def share(key: str, hits: list[bool | float]) -> None:
         if hits:
@@ -136,6 +150,7 @@ def evaluate(
         "by_skill": by_skill,
         "samples": samples,
         "notes": notes,
+        "needles": [vars(cell) for cell in cells],
     }
     (out / "scores.json").write_text(
         json.dumps(scores, ensure_ascii=False, indent=1), encoding="utf-8"
@@ -144,6 +159,18 @@ def evaluate(
         raise RecipeError("nothing was measured", wanted="items or text with rows")
     plain = {key: figure.value for key, figure in figures.items()}
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
+
+
+def haystack(config: NeedleConfig, text: dict[str, Artifact], documents: int = 2000) -> list[str]:
+    """Texts to hide needles in: those of the needles' language, or so many of the almanac's."""
+    from endonym.stages.tokenizer import Texts
+
+    if config.language in text:
+        return list(Texts({config.language: text[config.language]}))
+    from endonym.synth import almanac
+
+    rows = almanac.documents(config.language, split="test", seed=config.seed, amount=documents)
+    return [row.text for row in rows]
 
 
 def _expert_load(
@@ -192,12 +219,21 @@ TITLES = {
     "language": ("{language} only", "higher", "%"),
 }
 
+NEEDLES = {
+    "min": "Needles, worst cell",
+    "mean": "Needles, mean",
+    "tokens": "Needles, tokens",
+    "choice": "Needles, chosen of 4",
+}
+
 
 def _column(key: str, temperature: float) -> Column:
     """What a reader is told of a figure, from its key."""
     from endonym.lang.pack import pack
 
     what, label, *sampled = key.split("_")
+    if what == "needle":
+        return Column(key=key, title=NEEDLES.get(label, f"Needles at {label}"), unit="%")
     title, better, unit = TITLES[what]
     name = pack(label).name if len(label) <= 3 else label
     title = title.format(language=name) + (f" T={temperature:g}" if sampled else "")

@@ -1,12 +1,15 @@
 """Supervised fine-tuning on conversations: the assistant's words are learnt, all others are read."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
 from endonym.core.artifact import Artifact
 from endonym.core.context import Context
 from endonym.core.stage import Outcome, Slot, Stage
+from endonym.data.phases import Phase, Sampling
+from endonym.stages.training import BalanceConfig
 from endonym.train.config import TrainConfig
 
 
@@ -16,12 +19,26 @@ class SftConfig(TrainConfig):
     steps: int | None = Field(default=None, gt=0)
     """Optimizer steps; None: as many as `epochs` takes."""
     epochs: float = Field(default=2.0, gt=0)
+    """Of all conversations together; with a mixture, so many rows as these epochs would have, shared out
+    by its weights."""
+    mixture: dict[str, float] = {}
+    """Label of conversations -> its share of the rows; weights are relative (JAI-1's second recipe sums
+    to 97.69 %). Empty: every conversation once an epoch."""
+    max_epochs: float | dict[str, float] | None = None
+    """The most times a label's conversations are seen, for all or by label; what exceeds it goes to the
+    others by weight."""
     learning_rate: float = Field(default=2e-5, gt=0)
     row_length: int = Field(default=16384, gt=1)
     rows_per_step: int = Field(default=32, gt=0)
     """Packed rows of a step: 1 a device, 4 accumulated, 8 devices."""
     packed: bool = True
     """Several conversations in a row, blind to one another."""
+    learn: Literal["assistant", "all"] = "assistant"
+    """assistant: its words and turn ends, by the messages' and conversations' weights. all: every token
+    of a conversation, as a plain text."""
+    template: dict[str, bool | str | int | float] = {}
+    """Variables of the chat template: keep_thinking, enable_thinking."""
+    balance: BalanceConfig = BalanceConfig()
 
 
 def sft(
@@ -35,15 +52,22 @@ def sft(
     """A model folder out of a model and conversations; the loss is on assistant tokens and turn ends.
 
     The release leaves open whether user turns are in the loss: its script passes no assistant-only
-    flag (METHODS 2.3). We learn the assistant's tokens alone, the common practice.
+    flag (METHODS 2.3). We learn the assistant's tokens alone, the common practice; learn = "all" is
+    the other reading.
 
     A template under which an assistant would never learn to stop is refused before anything is read.
     """
-    from endonym.data.document import Conversation, read_table
-    from endonym.data.loader import Loader, TokenStore
+    from endonym.train import launch
+
+    if launch.wanted(context):
+        return launch.spread(STAGE, config, context, out, {"model": model, "data": data})
+
+    from endonym.data.document import Conversation
+    from endonym.data.loader import Loader
+    from endonym.data.phased import phased
     from endonym.model import hf
     from endonym.model.device import settled
-    from endonym.stages.training import finish, objective
+    from endonym.stages.training import NextTokens, drawn, exporter, finish, tokenised
     from endonym.tokenizer.chat import check_template
     from endonym.tokenizer.folder import Tokenizer
     from endonym.train.loop import train
@@ -52,27 +76,30 @@ def sft(
     words = Tokenizer.load(model.path)
     check_template(words)
     net = hf.load(model.path)
-    stores = [
-        TokenStore.build(
-            context.scratch / label,
-            read_table(one.file("conversations.parquet"), Conversation),
-            words,
-            key=one.address,
+    how: dict[str, Any] = {"learn": config.learn, "variables": config.template}
+    stores = tokenised(data, "conversations.parquet", Conversation, model.path, context, **how)
+    rows: dict[str, Any] = {"rows_per_step": config.rows_per_step, "row_length": config.row_length}
+    whole = Loader(list(stores.values()), **rows, seed=config.seed, packed=config.packed)
+    steps = config.steps or max(1, round(config.epochs * whole.steps_per_epoch))
+    loader = whole
+    if config.mixture or config.max_epochs is not None:
+        mixed = Phase(
+            steps=steps,
+            mixture=config.mixture,
+            sampling=Sampling(max_epochs=config.max_epochs),
+            packed=config.packed,
         )
-        for label, one in data.items()
-    ]
-    loader = Loader(
-        stores,
-        rows_per_step=config.rows_per_step,
-        row_length=config.row_length,
-        seed=config.seed,
-        packed=config.packed,
+        loader = phased(stores, [mixed], **rows, seed=config.seed)
+    figures = train(
+        net,
+        NextTokens(config.balance, mtp_weight=0.0),
+        loader,
+        config.model_copy(update={"steps": steps}),
+        context,
+        title="sft",
+        export=exporter(words),
     )
-    steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
-    settings = config.model_copy(update={"steps": steps})
-    figures = train(net, objective("nll"), loader, settings, context, title="sft")
-    sources = {row.pop("source"): row for row in loader.report(steps)}
-    return finish(net, words, out, context, figures | {"mixture": sources}, data, model)
+    return finish(net, words, out, context, figures | drawn(loader, figures), data, model)
 
 
 STAGE = Stage(

@@ -37,7 +37,8 @@ class Shapes:
             return before if isinstance(before, str) else before + added
         if isinstance(size := getattr(step.config, "vocab_size", None), int):
             return size  # of a tokenizer or its extension: the size that is asked for
-        known = self.model(name) if step.stage.kind == "model" else f"@{name} is not made yet"
+        has_model = step.stage.kind in ("model", "reward_model")
+        known = self.model(name) if has_model else f"@{name} is not made yet"
         return known if isinstance(known, str) else known.vocab_size
 
     def tokenizer(self, name: str) -> Path | None:
@@ -45,8 +46,11 @@ class Shapes:
         step = self.steps[name]
         if step.found and (step.found.path / "tokenizer.json").is_file():
             return step.found.path
-        for slot in ("tokenizer", "model", "input"):
-            if isinstance(source := step.inputs.get(slot), str):
+        for slot in ("tokenizer", "model", "input", "inputs"):
+            source = step.inputs.get(slot)
+            if isinstance(source, dict):  # of a merge: all of one tokenizer
+                source = next(iter(source.values()))
+            if isinstance(source, str):
                 return self.tokenizer(source)
         return None
 
@@ -55,11 +59,12 @@ class Shapes:
             "import": self._imported,
             "pretrain": self._pretrained,
             "operate": self._operated,
+            "merge": self._merged,
         }.get(step.stage.name)
         if rule is not None:
             return rule(step)
         if isinstance(source := step.inputs.get("model"), str):
-            return self.model(source)  # sft and its like keep the architecture
+            return self.model(source)  # sft, a reward model and their like keep the architecture
         return f"the plan does not know what {step.stage.name!r} makes"
 
     def _imported(self, step: Step) -> Shape:
@@ -105,6 +110,12 @@ class Shapes:
             known = known.model_copy(update={"vocab_size": rows})
         return _grown(known, step)
 
+    def _merged(self, step: Step) -> Shape:
+        """Of models that are averaged, the shape of each; a stack of slices is not followed."""
+        if step.config.slices:
+            return "the plan does not follow a stack of slices"
+        return self.model(next(iter(step.inputs["inputs"].values())))
+
     def _read(self, folder: Path) -> Shape:
         from endonym.model.hub import config_from
 
@@ -124,11 +135,16 @@ def _grown(known: ModelConfig, step: Step) -> Shape:
     fields = known.model_dump()
     if depth:
         layers = 2 * depth.keep or depth.block * sum(depth.copies)
-        if known.layer_types is not None and layers != known.num_hidden_layers:
+        kinds = set(known.layer_types or ())
+        if len(kinds) > 1 and layers != known.num_hidden_layers:
             return "the plan does not follow layers of several kinds through depth up-scaling"
+        if kinds:
+            fields["layer_types"] = [*kinds] * layers
         fields["num_hidden_layers"] = layers
     if context:
         fields["max_position_embeddings"] = context.length
+        if context.window == "off":
+            fields["sliding_window"] = fields["layer_types"] = None
     if experts:
         count = experts.count or len(step.inputs.get("snapshots") or ())
         fields["experts"] = {

@@ -1,8 +1,12 @@
-"""What the text stages share: a source's settings, rows dropped because an exam holds them, a count."""
+"""What the text stages share: where rows come from, which of them are dropped and why, and a count.
+
+source -> read -> its split -> without exam prompts -> filters -> deduplicated -> amount, times
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +15,36 @@ from pydantic import Field
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config, ExternalPath
 from endonym.core.errors import RecipeError
+from endonym.stages.tally import Tally
+
+
+class Deduplicate(Config):
+    """Of rows that say the same, the first in the order of the sources is kept (data/dedup.py)."""
+
+    exact: bool = True
+    """Rows with the same words."""
+    similarity: float | None = Field(default=None, gt=0, le=1)
+    """Also rows that share so much of theirs: 0.8 is FineWeb's and Gopher's."""
 
 
 class Source(Config):
-    """One of: builtin = "almanac" | "handbook", or path = "FILE or FOLDER"."""
+    """One of: builtin = "almanac" | "handbook"; path = "FILE, FOLDER or PATTERN"; hub = "ORG/NAME"."""
 
     builtin: Literal["", "almanac", "handbook"] = ""
     path: ExternalPath | None = None
+    hub: str = ""
+    """A dataset of the Hugging Face Hub. Its name, revision and files bear identity, its bytes do
+    not: pin `revision` to a commit. The commit that was read stands in the record."""
+    revision: str = ""
+    """Of the hub's dataset: a commit, tag or branch. Empty: its main branch at the time of the run."""
+    files: str = ""
+    """Of the hub's dataset: a pattern of paths, "data/train-*"; empty where it has one data file."""
+    columns: dict[str, str] = {}
+    """What a file calls things otherwise: {text = "sentence"} (data/read.py)."""
+    scores: dict[str, str] = {}
+    """Numbers of a file kept as a document's scores: {education = "int_score"}."""
+    unit: Literal["paragraph", "file"] = "paragraph"
+    """What a row of a .txt file is."""
     catalog: str = ""
     """The catalog's entry (tasks/catalog) that knows how to read the file; for conversations."""
     name: str = ""
@@ -51,7 +78,7 @@ class Source(Config):
 
     @property
     def shown(self) -> str:
-        return self.name or self.builtin or Path(self.path or "").name
+        return self.name or self.builtin or self.hub or Path(self.path or "").name
 
     def takes(self, row_id: str) -> bool:
         """Whether a file's row belongs to the split that is asked for; a hash of its id decides."""
@@ -76,38 +103,6 @@ def lacks_handbook(builtin: str, language: str) -> bool:
     return builtin == "handbook" and language not in handbook.languages()
 
 
-class Tally:
-    """Counts by source, for the record and the report."""
-
-    def __init__(self) -> None:
-        self.characters = 0
-        self._rows: dict[str, dict[str, Any]] = {}
-
-    def of(self, source: Source) -> dict[str, Any]:
-        return self._rows.setdefault(
-            source.shown,
-            {
-                "source": source.shown,
-                "language": source.language,
-                "rows": 0,
-                "licence": "",
-                "quarantined": 0,
-                "dropped": 0,
-            },
-        )
-
-    def licences(self) -> list[str]:
-        return [row["licence"] for row in self._rows.values() if row["licence"]]
-
-    def figures(self) -> dict[str, Any]:
-        rows = list(self._rows.values())
-        return {
-            "quarantined": sum(row["quarantined"] for row in rows),
-            "dropped": sum(row["dropped"] for row in rows),
-            "sources": rows,
-        }
-
-
 def gather(
     sources: list[Source],
     builtin: Callable[[Source], Iterator[Any]],
@@ -116,56 +111,142 @@ def gather(
     without: dict[str, Artifact],
     quarantine: Path,
     limit: float,
+    *,
+    deduplicate: Deduplicate | None = None,
+    filters: bool = False,
 ) -> Iterator[Any]:
-    """Rows of every source in order: read, split, decontaminated, counted into `tally`.
+    """Rows of every source in order: read, split, cleaned and deduplicated, counted into `tally`.
 
     builtin: rows of a source that is not a file. quarantine: the file for rows that cannot be read.
+    filters: documents must pass the filters of their language's pack (lang/quality.py).
     """
     from endonym.data.decontaminate import Decontaminator
-    from endonym.data.files import find
-    from endonym.data.read import Reading
 
-    prompts = [prompt for exam in without.values() for prompt in _prompts(exam)]
+    prompts = {name: list(_prompts(exam)) for name, exam in without.items()}
+    clean, once = Decontaminator(prompts), _deduplicator(deduplicate)
     for number, source in enumerate(sources):
-        row_of = tally.of(source)
+        tally.of(source)
         if source.optional and lacks_handbook(source.builtin, source.language):
             continue
-        reading = None
-        if source.builtin:
-            rows = builtin(source)
-        elif source.catalog and source.path:
-            from endonym.tasks import catalog
-
-            found, skipped = catalog.load_conversations(source.catalog, Path(source.path))
-            row_of["quarantined"] += sum(skipped.values())
-            rows = (row for row in found if source.takes(row.id))
-        elif source.path:
-            aside = quarantine.with_name(f"{quarantine.stem}.{number}{quarantine.suffix}")
-            reading = Reading(
-                find(source.path),
-                kind,
-                quarantine=aside,
-                limit=limit,
-                language=source.language,
-                source=source.shown,
-                licence=source.licence,
-            )
-            rows = (row for row in reading if source.takes(row.id))
-        else:
-            raise RecipeError(
-                "a source is incomplete",
-                wanted='builtin = "almanac" | "handbook", or path = "FILE"',
-            )
-        clean = Decontaminator(prompts)
-        for row in islice(clean(rows), source.amount):
-            row_of["rows"] += 1
-            row_of["licence"] = row_of["licence"] or row.licence
-            tally.characters += _length(row)
+        aside = quarantine.with_name(f"{quarantine.stem}.{number}{quarantine.suffix}")
+        rows, reading = _rows(source, builtin, kind, tally, aside, limit)
+        reasons, exams, missed = _so_far(clean, once), _by_exam(clean), Counter()
+        rows = clean(rows)
+        if filters:
+            rows = _filtered(rows, source, missed)
+        if once:
+            rows = once(rows)
+        for row in islice(rows, source.amount):
+            tally.take(source, row)
             for _ in range(source.times):
                 yield row
-        row_of["dropped"] += sum(clean.counts.values()) - clean.counts["kept"]
+        tally.drop(source, _so_far(clean, once) - reasons + missed, exams=_by_exam(clean) - exams)
         if reading is not None:
-            row_of["quarantined"] += reading.rows_quarantined
+            tally.of(source)["quarantined"] += reading.rows_quarantined
+
+
+def _so_far(clean: Any, once: Any) -> Counter[str]:
+    """Rows that were dropped up to now, by reason."""
+    found = Counter(once.counts) if once else Counter()
+    del found["kept"]
+    return found + Counter({"contamination": clean.counts.total() - clean.counts["kept"]})
+
+
+def _by_exam(clean: Any) -> Counter[str]:
+    return Counter({exam: reasons.total() for exam, reasons in clean.by_exam.items()})
+
+
+def _rows(
+    source: Source,
+    builtin: Callable[[Source], Iterator[Any]],
+    kind: type,
+    tally: Tally,
+    aside: Path,
+    limit: float,
+) -> tuple[Iterator[Any], Any]:
+    """The rows of a source's split, and the Reading that counts them if they come out of files."""
+    from endonym.data.document import Document
+    from endonym.data.read import Reading
+
+    _check(source, kind is Document)
+    if source.builtin:
+        return builtin(source), None
+    files = _files(source, tally)
+    if source.catalog:
+        from endonym.tasks import catalog
+
+        parts = [catalog.load_conversations(source.catalog, file) for file in files]
+        tally.of(source)["quarantined"] += sum(sum(skipped.values()) for _, skipped in parts)
+        found = chain.from_iterable(rows for rows, _ in parts)
+        return (row for row in found if source.takes(row.id)), None
+    reading = Reading(
+        files,
+        kind,
+        quarantine=aside,
+        limit=limit,
+        columns=source.columns,
+        scores=source.scores,
+        unit=source.unit,
+        language=source.language,
+        source=source.shown,
+        licence=source.licence,
+    )
+    return (row for row in reading if source.takes(row.id)), reading
+
+
+def _check(source: Source, is_text: bool) -> None:
+    """RecipeError where a source says too little, too much, or what its rows cannot have."""
+    places = [name for name in ("builtin", "path", "hub") if getattr(source, name)]
+    wanted = 'builtin = "almanac" | "handbook", path = "FILE", or hub = "ORG/NAME"'
+    if not places:
+        raise RecipeError("a source is incomplete", wanted=wanted)
+    if len(places) > 1:
+        raise RecipeError("a source names two places", wanted=wanted, got=", ".join(places))
+    if (source.revision or source.files) and not source.hub:
+        raise RecipeError("revision and files are a hub's", where=source.shown, wanted=wanted)
+    if source.scores and (not is_text or source.builtin):
+        raise RecipeError("only documents out of files have scores", where=source.shown)
+
+
+def _files(source: Source, tally: Tally) -> list[Path]:
+    from endonym.data.files import find
+
+    if not source.hub:
+        return [Path(source.path)] if source.catalog else find(source.path)
+    from endonym.data.hub import dataset
+
+    found = dataset(source.hub, source.revision, source.files)
+    tally.of(source)["revision"] = found.commit
+    return found.files
+
+
+def _deduplicator(config: Deduplicate | None) -> Any:
+    if config is None:
+        return None
+    from endonym.data.dedup import Deduplicator
+
+    return Deduplicator(exact=config.exact, similarity=config.similarity)
+
+
+def _filtered(rows: Iterable[Any], source: Source, missed: Counter[str]) -> Iterator[Any]:
+    """The documents that pass the filters of their language's pack; the first threshold that each of
+    the others misses is counted."""
+    from endonym.lang.pack import pack
+    from endonym.lang.quality import measures, refused
+
+    for row in rows:
+        language = row.language or source.language
+        if not language:
+            raise RecipeError(
+                "filters need to know the language",
+                where=f"{source.shown}: {row.id}",
+                wanted='language = "th", of the source or of its rows',
+            )
+        reasons = refused(measures(row.text, language), pack(language).filters)
+        if reasons:
+            missed[f"filters.{reasons[0]}"] += 1
+        else:
+            yield row
 
 
 def _prompts(exam: Artifact) -> Iterator[str]:
@@ -174,9 +255,3 @@ def _prompts(exam: Artifact) -> Iterator[str]:
 
     for item in read_items(exam.file("items.parquet")):
         yield item.messages[-1]["content"]
-
-
-def _length(row: Any) -> int:
-    if hasattr(row, "text"):
-        return len(row.text)
-    return sum(len(message["content"] or "") for message in row.messages)

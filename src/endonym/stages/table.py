@@ -9,6 +9,10 @@ from endonym.core.stage import Stage
 STAGES = {
     "documents": "endonym.stages.documents",
     "conversations": "endonym.stages.conversations",
+    "preferences": "endonym.stages.preferences",
+    "needles": "endonym.stages.needles",
+    "score": "endonym.stages.score",
+    "rate": "endonym.stages.rate",
     "items": "endonym.stages.items",
     "tokenizer": "endonym.stages.tokenizer",
     "import_tokenizer": "endonym.stages.import_tokenizer",
@@ -19,6 +23,7 @@ STAGES = {
     "operate": "endonym.stages.operate",
     "merge": "endonym.stages.merge",
     "sft": "endonym.stages.sft",
+    "reward_model": "endonym.stages.reward_model",
     "evaluate": "endonym.stages.evaluate",
 }
 

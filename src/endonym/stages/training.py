@@ -1,4 +1,4 @@
-"""What the training stages share: objectives, and the folder that a trained model leaves."""
+"""What the training stages share: the objective, token stores, and the folder that a trained model leaves."""
 
 import shutil
 from collections.abc import Callable
@@ -10,31 +10,15 @@ from pydantic import Field
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config
 from endonym.core.context import Context
-from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from endonym.data.store import TokenStore
     from endonym.methods.batch import Loss, Rows
     from endonym.model.checkpoint import CausalLM
     from endonym.tokenizer.folder import Tokenizer
-
-
-def objective(name: str) -> "Callable[[CausalLM, Rows], Loss]":
-    """(model, rows) -> Loss for a method that is a function of hidden states, head, labels, weights."""
-    from endonym.methods.table import method
-
-    try:
-        loss = method(name)
-    except LookupError as error:
-        raise RecipeError(str(error), where="objective") from None
-
-    def on_rows(model: "CausalLM", rows: "Rows") -> "Loss":
-        hidden = model(rows.tokens, positions=rows.positions, segments=rows.segments)
-        return loss(hidden, model.head, rows.labels, rows.weights, cap=model.cap)
-
-    return on_rows
 
 
 class BalanceConfig(Config):
@@ -53,7 +37,11 @@ class NextTokens:
 
     MTP modules learn where the model has any and mtp_weight is above 0; the balance losses and the
     update of selection biases (once a step, with the load of all its rows) where it has experts.
+    Fine-tuning is the same with mtp_weight 0, its rows' weights saying what is learnt.
     """
+
+    reduce: "Callable[[Tensor], Tensor] | None" = None
+    """Sums a layer's load over the processes that train together; the loop sets it."""
 
     def __init__(self, balance: BalanceConfig, mtp_weight: float):
         self.balance, self.mtp_weight = balance, mtp_weight
@@ -87,9 +75,76 @@ class NextTokens:
         from endonym.model.experts import selection_biases
 
         if learned and self.loads and self.balance.bias_rate:
-            for layer, bias in selection_biases(model).items():
-                update_bias(bias, self.loads[layer], self.balance.bias_rate)
+            for layer, bias in sorted(selection_biases(model).items()):
+                load = self.loads[layer]
+                load = load if self.reduce is None else self.reduce(load)
+                update_bias(bias, load, self.balance.bias_rate)
         self.loads.clear()
+
+
+def tokenised(
+    data: dict[str, Artifact],
+    table: str,
+    kind: type,
+    tokenizer: Path,
+    context: Context,
+    **how: Any,
+) -> "dict[str, TokenStore]":
+    """The token store of each label's table, in context.scratch; what stands there is used again.
+
+    Of several processes that train together the main one writes them and the others wait. `how`: of
+    conversations, what of them is learnt (data/store.py).
+    """
+    from endonym.data import bulk
+    from endonym.train.parallel import ranks
+
+    def stores() -> "dict[str, TokenStore]":
+        return {
+            label: bulk.tokenised(
+                context.scratch / label,
+                one.file(table),
+                kind,
+                tokenizer,
+                key=one.address,
+                workers=context.workers,
+                **how,
+            )
+            for label, one in data.items()
+        }
+
+    here = ranks(context)
+    found = stores() if here.main else {}
+    here.barrier()
+    return found or stores()
+
+
+def drawn(loader: Any, figures: dict[str, Any]) -> dict[str, Any]:
+    """What the steps that were taken read of the data, the passed-over ones included:
+
+    mixture   by source (PHASE/SOURCE where there are phases): asked for and drawn, epochs, fill
+    drawn     tokens by source, language and origin, counted from the rows themselves; by phase
+    kept      by phase and language, how many documents its thresholds let through
+    """
+    steps = figures["steps"] + figures["passed_over"]
+    found = {
+        "mixture": {row.pop("source"): row for row in loader.report(steps)},
+        "drawn": loader.measured(steps),
+    }
+    kept = loader.kept() if hasattr(loader, "kept") else {}
+    return found | ({"kept": kept} if kept else {})
+
+
+def exporter(tokenizer: "Tokenizer") -> "Callable[[CausalLM, Path], None]":
+    """(model, folder): writes both as a Hugging Face folder that can be loaded as it is."""
+
+    def export(model: "CausalLM", folder: Path) -> None:
+        from endonym.model import hf
+
+        stops = tokenizer.stop_ids if tokenizer.template else {tokenizer.eos_id}
+        hf.save(model, folder, eos_ids=stops, bos_id=tokenizer.bos_id)
+        tokenizer.save(folder)
+
+    return export
 
 
 def finish(
@@ -100,18 +155,20 @@ def finish(
     figures: dict[str, Any],
     data: dict[str, Artifact],
     start: Artifact | None,
+    *,
+    export: "Callable[[Any, Path], None] | None" = None,
 ) -> Outcome:
-    """The model as a Hugging Face folder in `out`, with the run's metrics; licences of all it saw."""
-    from endonym.model import hf
+    """The model as a Hugging Face folder in `out`, with the run's metrics; licences of all it saw.
 
-    stops = tokenizer.stop_ids if tokenizer.template else {tokenizer.eos_id}
-    hf.save(model, out, eos_ids=stops, bos_id=tokenizer.bos_id)
-    tokenizer.save(out)
+    export: what writes the folder; None: exporter(tokenizer). After LoRA the weights are the merged
+    ones, and adapter/ holds the matrices alone, in PEFT's format.
+    """
+    (export or exporter(tokenizer))(model, out)
     for name in ("metrics.jsonl", "timing.jsonl"):
         shutil.copyfile(context.scratch / name, out / name)
-    board = context.scratch / "tensorboard"
-    if board.is_dir():
-        shutil.copytree(board, out / "tensorboard")
+    for name in ("tensorboard", "adapter"):
+        if (context.scratch / name).is_dir():
+            shutil.copytree(context.scratch / name, out / name)
     parents = [*data.values(), *([start] if start else [])]
     licences = [licence for parent in parents for licence in parent.record["licences"]]
     return Outcome(figures, licences)

@@ -37,7 +37,7 @@ from endonym.tokenizer.backend import (
     regex_limit,
     without_prefix,
 )
-from endonym.tokenizer.messages import PLACEHOLDERS, broken, checked
+from endonym.tokenizer.messages import PLACEHOLDERS, broken, checked, unweighted, weights
 from endonym.tokenizer.render import render_parts
 from endonym.tokenizer.turns import starts, training_texts
 
@@ -203,29 +203,49 @@ class Tokenizer:
 
         variables: what else the template reads (enable_thinking, keep_thinking; see chat.CHATML)
         """
-        messages = checked(messages, self._has_placeholder)
+        messages = unweighted(checked(messages, self._has_placeholder))
         parts = [(len(messages), add_generation_prompt)]
         return self._rendered(messages, parts, tools, variables)[0]
 
     def training_rows(
         self, messages: Messages, tools: list[dict] | None = None, **variables: Any
     ) -> list[tuple[list[int], list[bool]]]:
-        """(ids, supervised) of each row that a conversation is trained on; supervised marks the
-        assistant's tokens, turn end included.
+        """(ids, supervised) of each row that a conversation is trained on: weighted_rows(), where
+        only whether a token is learnt is asked."""
+        rows = self.weighted_rows(messages, tools, **variables)
+        return [(ids, [weight > 0 for weight in learnt]) for ids, learnt in rows]
+
+    def weighted_rows(
+        self, messages: Messages, tools: list[dict] | None = None, **variables: Any
+    ) -> list[tuple[list[int], list[float]]]:
+        """(ids, weights) of each row that a conversation is trained on. The assistant's tokens, turn
+        end included, weigh what their message's "weight" says (1 where it says nothing, 0: read and
+        not learnt), all others 0. A row with nothing to learn is left out.
 
         Each assistant turn is supervised once, after exactly the ids that encode_prompt gives for the
         messages before it. One row where the template leaves earlier turns as they were; several
         where it drops their thoughts (turns.training_texts). `variables` as in render().
         """
-        messages, tools, mark = self._unmistakable(messages, tools)
-        roles = [message["role"] for message in messages]
+        plain, tools, mark = self._unmistakable(messages, tools)
         rows = training_texts(
-            lambda parts: self._rendered(messages, parts, tools, variables),
-            roles,
+            lambda parts: self._rendered(plain, parts, tools, variables),
+            [message["role"] for message in plain],
             self._turn_over,
-            self.template == chat.CHATML and chat.drops_nothing(messages, variables),
+            self.template == chat.CHATML and chat.drops_nothing(plain, variables),
         )
-        return [self._encode_row(row.text, row.starts, row.learnt, mark) for row in rows]
+        worth = weights(messages)
+        found = []
+        for row in rows:
+            learnt = {begin: worth[number] for begin, number in row.learnt.items()}
+            if any(learnt.values()):
+                found.append(self._encode_row(row.text, row.starts, learnt, mark))
+        if not found:
+            raise DataError(
+                "a conversation has no token to learn from",
+                wanted="an assistant turn with a weight above 0",
+                got=f"weights {worth}",
+            )
+        return found
 
     def encode_chat(
         self, messages: Messages, tools: list[dict] | None = None, **variables: Any
@@ -248,12 +268,21 @@ class Tokenizer:
         turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         parts = [(len(messages), True), *((n, True) for n in turns)]
         text, *prompts = self._rendered(messages, parts, tools, variables)
-        return self._encode_row(text, starts(text, prompts), [], mark)[0]
+        return self._encode_row(text, starts(text, prompts), {}, mark)[0]
+
+    def encode_whole(
+        self, messages: Messages, tools: list[dict] | None = None, **variables: Any
+    ) -> list[int]:
+        """Ids of the whole rendered conversation in one piece, as a reward model reads it: without a
+        border where a generation would begin."""
+        messages, tools, mark = self._unmistakable(messages, tools)
+        (text,) = self._rendered(messages, [(len(messages), False)], tools, variables)
+        return self._encode_row(text, [], {}, mark)[0]
 
     def _unmistakable(
         self, messages: Messages, tools: list[dict] | None
     ) -> tuple[list[dict[str, Any]], list[dict] | None, str]:
-        messages = checked(messages, self._has_placeholder)
+        messages = unweighted(checked(messages, self._has_placeholder))
         return broken(messages, tools, self._control_pattern)
 
     def _rendered(
@@ -288,23 +317,22 @@ class Tokenizer:
         return None
 
     def _encode_row(
-        self, text: str, borders: list[int], learnt: list[int], mark: str
-    ) -> tuple[list[int], list[bool]]:
-        """Ids of a rendered text, encoded apart on both sides of each border; supervised from each
-        offset in `learnt` to the stop token after it."""
+        self, text: str, borders: list[int], learnt: dict[int, float], mark: str
+    ) -> tuple[list[int], list[float]]:
+        """Ids of a rendered text, encoded apart on both sides of each border, and their weights: that
+        of each offset in `learnt` from there to the stop token after it, else 0."""
         ids: list[int] = []
-        supervised: list[bool] = []
-        waiting, is_speaking = sorted(learnt), False
+        worth: list[float] = []
+        waiting, weight = sorted(learnt), 0.0
         for offset, piece, control, fresh in self._stretches(text, borders):
             if waiting and offset >= waiting[0]:
-                is_speaking = True
-                waiting.pop(0)
+                weight = learnt[waiting.pop(0)]
             new = [control] if control is not None else self._encode_stretch(piece, mark, fresh)
             ids += new
-            supervised += [is_speaking] * len(new)
+            worth += [weight] * len(new)
             if control in self.stop_ids:
-                is_speaking = False
-        return ids, supervised
+                weight = 0.0
+        return ids, worth
 
     def _stretches(self, text: str, cuts: list[int]) -> Iterator[tuple[int, str, int | None, bool]]:
         """(offset, piece, id or None, fresh): control tokens and the plain stretches between them.

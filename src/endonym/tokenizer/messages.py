@@ -8,9 +8,12 @@ They are OpenAI's, as TRL and transformers take them:
     reasoning_content  the thoughts before an assistant's words ("" = answered without thinking)
     tool_calls         [{"id": ..., "function": {"name": ..., "arguments": object or JSON}}, ...]
     tool_call_id, name which call a tool turn answers
+    weight             of an assistant's turn: a number by which the weight of its tokens is multiplied
+                       in training, 0 = read and not learnt (OpenAI's; templates are not shown it)
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -60,6 +63,7 @@ def checked(
                 raise DataError(
                     f"{key} is not a string", where=where, got=type(message[key]).__name__
                 )
+        _check_weight(message.get("weight"), where)
         content = message.get("content")
         if content is None and calls:
             message = message | {"content": ""}
@@ -74,6 +78,27 @@ def checked(
             )
         out.append(message)
     return out
+
+
+def weights(messages: Sequence[dict[str, Any]]) -> list[float]:
+    """How much each message's tokens weigh where they are learnt; 1 where nothing is said."""
+    given = [message.get("weight") for message in messages]
+    return [1.0 if weight is None else float(weight) for weight in given]
+
+
+def unweighted(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages as a template is shown them."""
+    if not any("weight" in message for message in messages):
+        return messages
+    return [{k: v for k, v in message.items() if k != "weight"} for message in messages]
+
+
+def _check_weight(weight: Any, where: str) -> None:
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if weight is not None and not (is_number and 0 <= weight <= sys.float_info.max):
+        raise DataError(
+            "a message's weight is no number of at least 0", where=where, got=repr(weight)[:80]
+        )
 
 
 def _check_calls(calls: Any, where: str) -> None:

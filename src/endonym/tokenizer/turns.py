@@ -8,11 +8,12 @@ from endonym.core.errors import DataError
 
 @dataclass(frozen=True)
 class Row:
-    """A rendered conversation: where assistants' words begin in it, and which of them are learnt."""
+    """A rendered conversation: where assistants' words begin in it, and which of them are learnt:
+    {where they begin: number of the message}."""
 
     text: str
     starts: list[int]
-    learnt: list[int]
+    learnt: dict[int, int]
 
 
 def training_texts(
@@ -69,9 +70,10 @@ def training_texts(
         if is_kept and not is_last:
             continue
         text = following if is_kept else wholes[n]
-        learnt = [len(prompt) for prompt in prompts[first : n + 1]]
+        here = slice(first, n + 1)
+        learnt = {len(prompt): turn for prompt, turn in zip(prompts[here], turns[here])}
         before = starts(prompts[first], prompts[:first])
-        out.append(Row(text, before + learnt, learnt))
+        out.append(Row(text, [*before, *learnt], learnt))
         first = n + 1
     return out
 
