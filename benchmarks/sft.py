@@ -125,7 +125,7 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     from endonym.core.context import Context
     from endonym.data.loader import Loader, TokenStore
     from endonym.model import hf
-    from endonym.stages.training import objective
+    from endonym.stages.training import BalanceConfig, NextTokens
     from endonym.tokenizer.folder import Tokenizer
     from endonym.train.config import TrainConfig
     from endonym.train.loop import train
@@ -171,7 +171,8 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
         scratch=scratch,
         console=Console(quiet=True),
     )
-    train(hf.load(spec["folder"]), objective("nll"), Watched(), config, context)
+    objective = NextTokens(BalanceConfig(), 0.0)
+    train(hf.load(spec["folder"]), objective, Watched(), config, context)
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:

@@ -19,6 +19,7 @@ PUBLISHED = {
     "qwen3-30b-a3b": (30.5e9, 3.3e9, None),
     "qwen3-235b-a22b": (235e9, 22e9, None),
     "llama-3-8b": (8.03e9, None, None),
+    "solar-10.7b": (10.7e9, None, None),
 }
 # Audits of METHODS.md sections 8.1, 9.1, 11.1 and safetensors totals of the released folders: the size
 # of the last digit given. (K-EXAONE's audit leaves out the routers, 47 * 128 * 6144 = 0.037e9.)
@@ -31,6 +32,7 @@ AUDITED = {
     "qwen3-30b-a3b": {"total": 30_532_122_624},
     "qwen3-235b-a22b": {"total": 235_093_634_560},
     "llama-3-8b": {"total": 8_030_261_248},
+    "solar-10.7b": {"total": 10_731_524_096},
 }
 
 

@@ -38,10 +38,7 @@ Tokens = Annotated[
     ),
 ]
 
-UNBUILT = (
-    "a run takes one process and one GPU, and keeps all activations: several GPUs and checkpointing "
-    "are reckoned here, not yet run"
-)
+UNSEEN = "no figure for a GPU has been checked on one yet"
 
 
 def machine(
@@ -181,7 +178,7 @@ def show(
             words += f"; without what is not known of {of}"
         console.print(words, highlight=False)
     if machine.count > 1 or machine.checkpointing or any(one.remedies for one in taken.values()):
-        console.print(f"note: {UNBUILT}", highlight=False, style="dim")
+        console.print(f"note: {UNSEEN}", highlight=False, style="dim")
 
 
 def _brief(number: float) -> str:

@@ -67,6 +67,11 @@ PRESETS: dict[str, ModelConfig] = {
         num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192,
         rope_theta=500_000.0, rms_norm_eps=1e-5,
     ),
+    "solar-10.7b": ModelConfig(
+        vocab_size=32_000, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=48,
+        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=4096,
+        rope_theta=10_000.0, rms_norm_eps=1e-5,
+    ),
 }  # fmt: skip
 
 SOURCES: dict[str, str] = {
@@ -88,6 +93,8 @@ SOURCES: dict[str, str] = {
     "qwen3-235b-a22b": "arXiv:2505.09388, table 2, and config.json of Qwen/Qwen3-235B-A22B: 235B, 22B "
     "active.",
     "llama-3-8b": "arXiv:2407.21783, table 3, and config.json of meta-llama/Meta-Llama-3-8B: 8.03B.",
+    "solar-10.7b": "arXiv:2312.15166, section 2, and config.json of upstage/SOLAR-10.7B-v1.0: 10.7B. JAI-1's "
+    "translator and fluency model are of this size.",
 }
 """Where each comes from, and the published figures."""
 
