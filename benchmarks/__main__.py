@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generation, machine, model, page, pretrain, sft, tokenizers
+from benchmarks import generation, machine, model, page, pretrain, reward, sft, tokenizers
 from benchmarks.material import SHAPES
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import EndonymError, MachineError
@@ -16,6 +16,7 @@ from endonym.core.errors import EndonymError, MachineError
 PARTS = {
     "sft": sft,
     "pretrain": pretrain,
+    "reward": reward,
     "generation": generation,
     "tokenizers": tokenizers,
     "model": model,
@@ -33,6 +34,7 @@ CASES = {
         ("7M", "bfloat16", 2),
     ],
     "pretrain": [("7M", "bfloat16", 1), ("7M", "float32", 1)],
+    "reward": [("7M", "bfloat16", 1), ("7M", "float32", 1)],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
     "tokenizers": [("th", 16_000, 1), ("ko", 16_000, 1)],
     "model": [
@@ -44,6 +46,7 @@ CASES = {
 LARGE = {
     "sft": [("30M", "bfloat16", 1)],
     "pretrain": [("30M", "bfloat16", 1)],
+    "reward": [("30M", "bfloat16", 1)],
     "generation": [("30M", "bfloat16", 1)],
     "tokenizers": [("th", 64_000, 1), ("ko", 64_000, 1)],
     "model": [("30M", "float32", 1), ("30M", "bfloat16", 1)],
@@ -51,6 +54,7 @@ LARGE = {
 QUICK = {
     "sft": [("7M", "bfloat16", 1)],
     "pretrain": [("7M", "bfloat16", 1)],
+    "reward": [("7M", "bfloat16", 1)],
     "generation": [("7M", "float32", 1)],
     "tokenizers": [("th", 8_000, 1)],
     "model": [("7M", "float32", 1)],
@@ -62,11 +66,12 @@ GRID = {
         for size in ("3M", "10M", "30M")
         for vocabulary in ("16k", "64k")
     ]
-    for part in ("sft", "pretrain")
+    for part in ("sft", "pretrain", "reward")
 }
 TINY = {
     "sft": [("tiny", "float32", 1)],
     "pretrain": [("tiny", "float32", 1)],
+    "reward": [("tiny", "float32", 1)],
     "generation": [("tiny", "float32", 1)],
     "tokenizers": [("en", 1_000, 1)],
     "model": [
@@ -126,7 +131,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All comparisons asked for, one after the other."""
     parts = given.parts or MODELS
     if not given.without_peers:
-        wanted = {"sft": "trl", "tokenizers": "tiktoken"}
+        wanted = {"sft": "trl", "reward": "trl", "tokenizers": "tiktoken"}
         require_peers(["transformers", *(wanted[part] for part in parts if part in wanted)])
     cases = next((table for name, table in TABLES.items() if getattr(given, name)), CASES)
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats

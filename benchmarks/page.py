@@ -24,6 +24,7 @@ def page(result: dict[str, Any]) -> str:
     parts = [HEAD, _machine(result["machine"], result["load_after"])]
     parts += [_sft(each) for each in result.get("sft", [])]
     parts += [_pretrain(each) for each in result.get("pretrain", [])]
+    parts += [_reward(each) for each in result.get("reward", [])]
     parts += [_generation(each) for each in result.get("generation", [])]
     parts += [_tokenizers(each) for each in result.get("tokenizers", [])]
     parts += [_model(each) for each in result.get("model", [])]
@@ -66,6 +67,35 @@ def _sft(each: dict[str, Any]) -> str:
         difference=each["difference"],
         tolerance=each["tolerance"],
     )
+    return "\n".join([_title("A training step", each), note, "", _arms(each["rows"]), ""])
+
+
+def _pretrain(each: dict[str, Any]) -> str:
+    notes = {
+        "full": "rows of 512 tokens, each one stretch of text",
+        "padded": "the documents of the conversations above, a row each, 8 at a time",
+    }
+    parts = [_title("A step of pre-training", each)]
+    for layout in each["layouts"]:
+        parts.append(
+            f"{layout['layout'].capitalize()}: {notes[layout['layout']]}; {layout['tokens']:,} targets a "
+            f"step. First losses differ by at most {layout['difference']:.1e} of themselves (at most "
+            f"{each['tolerance']:.0e} is allowed).\n"
+        )
+        parts += [_arms(layout["rows"]), ""]
+    return "\n".join(parts)
+
+
+def _reward(each: dict[str, Any]) -> str:
+    note = (
+        f"{each['pairs']} pairs of conversations in every step, {each['tokens']:,} tokens. First losses "
+        f"differ by at most {each['difference']:.1e} of themselves (at most {each['tolerance']:.0e} is "
+        "allowed). Endonym packs whole pairs; TRL pads both sides to the longest of 8 texts.\n"
+    )
+    return "\n".join([_title("A step of a reward model", each), note, _arms(each["rows"]), ""])
+
+
+def _arms(rows: list[dict[str, Any]]) -> str:
     heads = [
         "arm",
         "tokens per CPU-s",
@@ -75,7 +105,7 @@ def _sft(each: dict[str, Any]) -> str:
         "peak",
         "peak ratio",
     ]
-    rows = [
+    told = [
         [
             row["arm"],
             _speed(row, "tokens_per_cpu_second"),
@@ -85,46 +115,9 @@ def _sft(each: dict[str, Any]) -> str:
             f"{row['peak_bytes'] / 1e9:.2f} GB",
             f"{row['peak_ratio']:.2f}",
         ]
-        for row in each["rows"]
+        for row in rows
     ]
-    return "\n".join([_title("A training step", each), note, "", _table(heads, rows), ""])
-
-
-def _pretrain(each: dict[str, Any]) -> str:
-    notes = {
-        "full": "rows of 512 tokens, each one stretch of text",
-        "padded": "the documents of the conversations above, a row each, 8 at a time",
-    }
-    heads = [
-        "arm",
-        "tokens per CPU-s",
-        "CPU ratio",
-        "tokens per s",
-        "wall ratio",
-        "peak",
-        "peak ratio",
-    ]
-    parts = [_title("A step of pre-training", each)]
-    for layout in each["layouts"]:
-        parts.append(
-            f"{layout['layout'].capitalize()}: {notes[layout['layout']]}; {layout['tokens']:,} targets a "
-            f"step. First losses differ by at most {layout['difference']:.1e} of themselves (at most "
-            f"{each['tolerance']:.0e} is allowed).\n"
-        )
-        rows = [
-            [
-                row["arm"],
-                _speed(row, "tokens_per_cpu_second"),
-                _ratio(row, "cpu_ratio"),
-                _speed(row, "tokens_per_second"),
-                _ratio(row, "wall_ratio"),
-                f"{row['peak_bytes'] / 1e9:.2f} GB",
-                f"{row['peak_ratio']:.2f}",
-            ]
-            for row in layout["rows"]
-        ]
-        parts += [_table(heads, rows), ""]
-    return "\n".join(parts)
+    return _table(heads, told)
 
 
 def _generation(each: dict[str, Any]) -> str:

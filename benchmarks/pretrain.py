@@ -98,6 +98,8 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
         identity = "the same rows again and again"
 
         def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
+            if steps.is_first_look():
+                return Rows(*(each.clone() for each in given))
             if steps.begun and steps.is_warming_up:
                 log = (scratch / "metrics.jsonl").read_text().splitlines()
                 steps.losses = [json.loads(line)["loss"] for line in log]

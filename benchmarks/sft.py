@@ -149,6 +149,8 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
         identity = loader.identity
 
         def rows(self, step: int, part: tuple[int, int] = (0, 1)):
+            if steps.is_first_look():
+                return loader.rows(step)
             if steps.begun and steps.is_warming_up:
                 log = (scratch / "metrics.jsonl").read_text().splitlines()
                 steps.losses = [json.loads(line)["loss"] for line in log]

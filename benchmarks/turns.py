@@ -64,10 +64,17 @@ class Steps:
         self.begun = 0
         self.losses: list[float] = []
         self.facts: dict[str, Any] = {}
+        self.looks = 0
 
     @property
     def is_warming_up(self) -> bool:
         return self.begun <= self.warmup
+
+    def is_first_look(self) -> bool:
+        """Asked where Endonym's loop asks for rows: true once. It looks at the first step's rows to know
+        their shape before anything begins."""
+        self.looks += 1
+        return self.looks == 1
 
     def boundary(self) -> None:
         after = self.begun - self.warmup

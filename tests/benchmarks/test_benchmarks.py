@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import compare, generation, machine, material, sft, turns  # noqa: E402
+from benchmarks import compare, generation, gpu, machine, material, pretrain, reward, sft, turns  # noqa: E402
 from endonym.core.errors import DataError, MachineError  # noqa: E402
 
 
@@ -54,7 +54,7 @@ def in_process(monkeypatch, tmp_path):
             records[arm.name] = here.record
         return records
 
-    for part in (sft, generation):
+    for part in (sft, pretrain, reward, generation):
         monkeypatch.setattr(part, "compare", run)
 
 
@@ -191,3 +191,43 @@ def test_the_machine_is_described():
     before = machine.cpu_seconds()
     sum(range(2_000_000))
     assert machine.cpu_seconds() > before
+
+
+@pytest.mark.parametrize("part", ["pretrain", "reward"])
+def test_own_training_arms_run_and_are_told(part, in_process, capsys):
+    assert command.main([part, "--tiny", "--without-peers", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (case,) = result[part]
+    (row,) = case["layouts"][0]["rows"] if part == "pretrain" else case["rows"]
+    assert row["arm"] == "Endonym" and len(row["losses"]) == sft.WARMUP
+    tokens = case["layouts"][0]["tokens"] if part == "pretrain" else case["tokens"]
+    assert row["tokens_per_cpu_second"]["median"] == tokens
+    assert "| Endonym" in command.page.page(result)
+
+
+def test_the_grid_can_be_narrowed(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def run(shape, precision, threads, repeats, folder, note, *, peers, **more):
+        asked.append((shape.name, precision, more))
+        return {}
+
+    monkeypatch.setattr(sft, "run", run)
+    monkeypatch.setattr(command.page, "page", lambda result: "")
+    given = ["sft", "--grid", "--only", "3M", "--without-peers"]
+    assert command.main(given) == 0
+    assert asked == [
+        (f"3M {vocabulary}", precision, {"brief": True})
+        for precision in ("bfloat16", "float32")
+        for vocabulary in ("16k", "64k")
+    ]
+
+
+def test_the_gpu_benchmark_runs_on_a_toy_and_says_that_a_gpu_is_wanted(capsys):
+    assert gpu.main(["--tiny", "--only", "tiny"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["compile"] for row in rows] == ["never", "always"]
+    assert rows[0]["tokens_per_second"] > 0 and rows[0]["mfu"] is None
+    if not importlib.util.find_spec("torch") or not __import__("torch").cuda.is_available():
+        assert gpu.main([]) == 1
+        assert "there is no GPU" in capsys.readouterr().err
