@@ -165,8 +165,17 @@ def processes(folder):
     return [(process, command) for process, own, command in found if own == group]
 
 
-def begun(home, name, seconds=60):
-    """A process that makes the long table's store with two workers, stopped when one shard is done."""
+@pytest.fixture
+def begun():
+    """Starts a process that makes the long table's store with two workers; back when a shard is done."""
+    started = []
+    yield lambda home, name: started.append(_begun(home, name)) or started[-1]
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _begun(home, name, seconds=60):
     code = (
         "import sys; from pathlib import Path; from endonym.data.bulk import tokenised\n"
         "from endonym.data.document import Document\n"
@@ -201,7 +210,7 @@ def gone(folder_processes, seconds=5):
 
 
 @needs_proc
-def test_a_killed_run_leaves_no_process_and_goes_on_where_it_stopped(long):
+def test_a_killed_run_leaves_no_process_and_goes_on_where_it_stopped(long, begun):
     folder = long / "killed"
     process = begun(long, "killed")
     workers = processes(folder)
@@ -225,7 +234,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_where_it_stopped(long):
 
 
 @needs_proc
-def test_a_killed_worker_ends_the_run_with_a_word(long):
+def test_a_killed_worker_ends_the_run_with_a_word(long, begun):
     folder = long / "worker"
     process = begun(long, "worker")
     group = processes(folder)

@@ -247,6 +247,18 @@ def test_a_samples_similarity_is_near_the_exact_one(first, second, share, seed):
     assert len(_sample(one)[1]) <= 1.5 * SAMPLE
 
 
+def test_samples_of_different_rates_are_compared_at_the_lower():
+    # 500 of 1000 hashes: the smaller set is kept whole, of the larger about half
+    found = []
+    for seed in range(40):
+        hashes = np.random.default_rng(seed).integers(0, 1 << 64, 1000, dtype=np.uint64)
+        one, other = _sample(hashes[:500]), _sample(hashes)
+        assert (one[0], other[0]) == (0, 1)
+        found.append(jaccard(one, other))
+        assert found[-1] == jaccard(other, one)
+    assert abs(np.mean(found) - 0.5) < 0.02
+
+
 def test_bands_keep_what_their_equation_promises():
     assert bands(0.7) == (25, 5)
     for similarity in (0.2, 0.3, 0.5, 0.6, 0.8, 0.9, 0.99, 1.0):
