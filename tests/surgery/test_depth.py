@@ -113,7 +113,7 @@ def test_one_copy_of_each_is_the_base_itself(base):
 @torch.no_grad()
 def by_hand(base, sources, skips, alpha):
     """Block after block over the base's own modules."""
-    where = base._where(TOKENS, None, None, None, torch.float32)
+    where = base.where(TOKENS, None, None, None, torch.float32)
     x = base.model.embed_tokens(TOKENS)
     outputs, starts = {-1: x}, dict(skips)
     for place, source in enumerate(sources):

@@ -453,6 +453,34 @@ def test_a_stacked_model_runs(home):
     assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
 
 
+def test_models_with_skips_are_merged_whole_and_never_cut(home):
+    from endonym.model import hf
+    from endonym.model.config import ModelConfig
+
+    sizes = dict(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+    )
+    deep = [hf.new(ModelConfig(**sizes, skips=[(2, 0)]), seed) for seed in (1, 2)]
+    for number, model in enumerate(deep):
+        hf.save(model, home / f"deep{number}")
+    recipe = (
+        "models: [{model: deep0}, {model: deep1}]\nmerge_method: linear\nparameters: {weight: 1}"
+    )
+    run(home, recipe)
+    merged = hf.load(home / "out")
+    assert merged.config.skips == [(2, 0)] and merged.config.num_hidden_layers == 3
+    for one, first, second in zip(*(m.parameters() for m in (merged, *deep)), strict=True):
+        torch.testing.assert_close(one, (first + second) / 2)
+    cut = "slices: [{sources: [{model: deep0, layer_range: [0, 2]}]}]\nmerge_method: passthrough"
+    shutil.rmtree(home / "out")
+    with pytest.raises(RecipeError, match="cannot be cut into slices"):
+        run(home, cut)
+
+
 def test_a_tied_head_meets_one_that_is_not(home):
     write(home / "tied", "b", tensors=weights("b", head=False), tie_word_embeddings=True)
     recipe = "models: [{model: tied}, {model: a}]\nmerge_method: linear\nparameters: {weight: 1}"

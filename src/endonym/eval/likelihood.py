@@ -249,7 +249,7 @@ def _sums(
     packing = best_fit(lengths, max(row_length, int(lengths.max())))
     rows = context.rows_per_device or max(1, TOKENS_AT_ONCE // packing.row_length)
     device = model.head.device
-    with torch.inference_mode(), context.console.bar(title, int(lengths.sum()), "token") as bar:
+    with torch.no_grad(), context.console.bar(title, int(lengths.sum()), "token") as bar:
         for start in range(0, len(packing), rows):
             inside = [packing.row(r) for r in range(start, min(start + rows, len(packing)))]
             width = max(int(lengths[row].sum()) for row in inside)

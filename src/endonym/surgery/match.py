@@ -24,6 +24,9 @@ BUFFERS = ("rotary_emb.inv_freq", "e_score_correction_bias", "masked_bias")
 COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 """How families name the number of layers."""
 
+INNER = ("text_config", "endonym")
+"""Where config.json keeps the decoder's sizes if not at the top: families with vision, and our own decoder."""
+
 HEAD = "lm_head.weight"
 FIRST = re.compile(r"\b(embed(?!_out)|wte|wpe|word_embeddings)")
 """Outside the layers, what stands before them."""
@@ -42,7 +45,9 @@ class Model:
             )  # fmt: skip
         self.shards = Shards(folder)
         self.entries = self.shards.entries
-        self.text = self.config.get("text_config") or self.config
+        self.inner = next((key for key in INNER if self.config.get(key)), None)
+        """Of INNER, the one that config.json has."""
+        self.text = self.config[self.inner] if self.inner else self.config
         self.layers = next((self.text[k] for k in COUNTS if k in self.text), 0)
         self.stack = self._stack()
         self.outside: list[str] = []

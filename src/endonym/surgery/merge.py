@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from endonym.core.errors import DataError
+from endonym.core.errors import DataError, RecipeError
 from endonym.model.checkpoint import read_json, write_json
 from endonym.model.shards import Planned, lay_out, write_shards
 from endonym.surgery import align, blend
@@ -79,6 +79,16 @@ def _merge(
 ) -> dict[str, Any]:
     rows = _order(recipe, models)
     steps, layers = plan(recipe, models, rows)
+    for model in {model.name: model for model, _ in layers}.values():
+        own = list(range(model.layers))
+        if model.text.get("skips") and [layer for _, layer in layers] != own:
+            raise RecipeError(
+                "a model with skips cannot be cut into slices: they lead from layer to layer",
+                where=model.folder,
+                wanted="all of its layers in their order",
+                got=[layer for _, layer in layers],
+                do="merge it whole, or write it without skips: endonym convert FOLDER --plain --out DIR",
+            )
     shards = lay_out([Planned(s.name, s.dtype, s.shape) for s in steps], shard_bytes)
     by_name = {step.name: step for step in steps}
     out.mkdir(parents=True)
@@ -207,7 +217,7 @@ def _write_files(
     if generation.exists():
         write_json(out / generation.name, _with_ids(read_json(generation), base, owner))
     config = _with_ids(base.config, base, owner)
-    text = dict(config["text_config"]) if "text_config" in config else config
+    text = dict(config[base.inner]) if base.inner else config
     text[next(key for key in COUNTS if key in text)] = len(layers)
     for key in PER_LAYER:
         if isinstance(text.get(key), list):
@@ -215,9 +225,11 @@ def _write_files(
     if rows:
         text["vocab_size"] = rows.rows
     if text is not config:
-        config["text_config"] = text
-    if any(step.name == HEAD for step in steps) and config.get("tie_word_embeddings"):
-        config["tie_word_embeddings"] = False
+        config[base.inner] = text
+    if any(step.name == HEAD for step in steps):
+        for each in (config, text):
+            if each.get("tie_word_embeddings"):
+                each["tie_word_embeddings"] = False
     types = {str(step.dtype).removeprefix("torch.") for step in steps if not step.copied}
     if len(types) == 1:
         config["dtype" if "dtype" in config else "torch_dtype"] = types.pop()
