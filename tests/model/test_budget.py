@@ -22,7 +22,8 @@ from endonym.model.budget import (
 from endonym.model.config import FULL, SLIDING, Experts, ModelConfig
 from endonym.model.decoder import Decoder
 from endonym.model.presets import PRESETS
-from endonym.train.meter import flops_per_token as metered
+from endonym.train import adapter as lora
+from endonym.train.config import Adapter
 
 SMALL = dict(
     vocab_size=512,
@@ -94,16 +95,22 @@ def test_active_parameters_leave_out_the_experts_that_are_not_chosen():
 # ---------------------------------------------------------------- operations
 
 
-@pytest.mark.parametrize("kind", ["plain", "tied, one key head", "normed q and k, wide heads"])
-def test_operations_are_those_of_the_meter(kind):
-    with torch.device("meta"):
-        model = Decoder(config(kind))
-    per_token, per_key = metered(model)
-    # The meter takes the keys of one layer; all are alike here, and a token sees 50.5 of 100.
-    assert flops_per_token(model.config, 100) == pytest.approx(per_token + per_key * 50.5)
-    assert flops_per_token(model.config, 100, backward=False) * 3 == pytest.approx(
-        flops_per_token(model.config, 100)
-    )
+def test_operations_by_hand():
+    # Active: 3 blocks of attention (q, o: 256 x 256; k, v: 256 x 128) and 3 x 256 x 688, norms, head.
+    blocks = 3 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 688 + 2 * 256)
+    plain = 2 * (blocks + 256 + 512 * 256) + 4 * 256 * 3 * 50.5
+    assert flops_per_token(config(), 100, backward=False) == plain
+    assert flops_per_token(config(), 100) == 3 * plain
+    # Tied, the one table is the head.
+    tied = config(tie_word_embeddings=True)
+    assert flops_per_token(tied, 100) == flops_per_token(config(), 100)
+
+
+def test_operations_leave_out_experts_that_a_token_does_not_pass():
+    mixture = config("experts")
+    less = mixture.model_copy(update={"experts": Experts(count=2, chosen=2, width=512, shared=1)})
+    routers = 6 * 3 * (8 - 2) * 256  # rows of the router, which every token passes
+    assert flops_per_token(mixture, 100) - flops_per_token(less, 100) == routers
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 100])
@@ -211,6 +218,45 @@ def test_devices_share_weights_gradients_and_moments():
     assert one.total == sum(vars(one).values())
 
 
+def test_optimizers_keep_what_they_keep():
+    model = config("tied, one key head")
+    whole, table = parameters(model).total, parameters(model).embedding
+    sizes = {
+        name: training_memory(model, 100, optimizer=name).optimizer
+        for name in ("adamw", "adamw8bit", "muon")
+    }
+    assert sizes["adamw"] == 8 * whole
+    assert sizes["adamw8bit"] == pytest.approx(2 * whole, rel=0.02)
+    assert sizes["muon"] == 4 * (whole - table) + 8 * table
+    assert training_memory(model, 100, offload=True).optimizer == 0
+    averaged = training_memory(model, 100, ema=True)
+    assert averaged.average == 4 * whole
+    assert averaged.total - training_memory(model, 100).total == 4 * whole
+
+
+def test_mtp_modules_that_learn_have_gradients_moments_and_activations():
+    model = config("MTP and skips")
+    lie, learn = training_memory(model, 100), training_memory(model, 100, mtp=True)
+    assert learn.gradients - lie.gradients == 4 * parameters(model).mtp
+    assert learn.optimizer - lie.optimizer == 8 * parameters(model).mtp
+    assert learn.weights == lie.weights and learn.activations > lie.activations
+
+
+@pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "down_proj"]])
+@pytest.mark.parametrize("kind", ["plain", "experts, one dense", "experts"])
+def test_an_adapter_learns_alone(kind, targets):
+    pytest.importorskip("peft")
+    adapter = Adapter(rank=4, targets=targets, dropout=0)
+    model = hf.new(config(kind), 0)
+    lora.attach(model, adapter)
+    held = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    memory = training_memory(model.config, 100, adapter=adapter)
+    assert (memory.gradients, memory.optimizer) == (4 * held, 8 * held)
+    assert memory.weights == 4 * (parameters(model.config).total + held)
+    small = training_memory(model.config, 100, adapter=Adapter(method="qlora", rank=4)).weights
+    assert small < 0.6 * memory.weights
+
+
 def test_a_teacher_takes_its_weights_in_half_precision():
     student, teacher = PRESETS["qwen3-8b"], PRESETS["qwen3-30b-a3b"]
     taken = training_memory(student, 4096, teacher=teacher).teacher
@@ -238,6 +284,7 @@ MEASURED = """
     from endonym.model.budget import training_memory
     from endonym.model.config import ModelConfig
     from endonym.train import optim
+    from endonym.train.config import TrainConfig
 
     torch.set_num_threads(1)
     config = ModelConfig(vocab_size=16384, hidden_size=256, intermediate_size=688,
@@ -245,7 +292,7 @@ MEASURED = """
                          tie_word_embeddings=True)
     def run(config, steps):
         model = hf.new(config, 0).train()
-        optimizer = optim.adamw(model, learning_rate=1e-3)
+        optimizer = optim.build(model, TrainConfig(steps=1, learning_rate=1e-3))
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             for _ in range(2):

@@ -205,7 +205,7 @@ SKIPS = dict(skips=[(2, 0)], skip_alpha=0.7)
 
 def outputs_of(lm, ids):
     """The embedding's and every layer's output, by a loop of its own."""
-    where = lm._where(ids, None, None, None, torch.float32)
+    where = lm.where(ids, None, None, None, torch.float32)
     skips, outs = dict(lm.config.skips), [lm.model.embed_tokens(ids)]
     for layer, block in enumerate(lm.model.layers):
         x = outs[-1]
@@ -288,7 +288,7 @@ def test_where_the_norms_stand():
     assert hasattr(lm.model.layers[0], after) and not hasattr(lm.model.layers[0], before)
     # a norm on an output decides its size, whatever the weights are
     block, ids = lm.model.layers[0], tokens()
-    x, where = lm.model.embed_tokens(ids), lm._where(ids, None, None, None, torch.float32)
+    x, where = lm.model.embed_tokens(ids), lm.where(ids, None, None, None, torch.float32)
     with torch.no_grad():
         block.mlp.down_proj.weight.mul_(1e7)  # so that the norm's epsilon is nothing
         one = block(x, where)

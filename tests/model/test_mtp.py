@@ -31,7 +31,7 @@ def test_the_equation():
     module = lm.mtp[0]
     embedded = lm.model.embed_tokens(ids)[:, 1:]
     both = torch.cat([module.norm_embedding(embedded), module.norm_hidden(hidden[:, :-1])], -1)
-    where = lm._where(ids[:, :-1], None, None, None, hidden.dtype)
+    where = lm.where(ids[:, :-1], None, None, None, hidden.dtype)
     wanted = module.norm(module.block(both @ module.project.weight.T, where))
     torch.testing.assert_close(found[:, :-1], wanted, **EXACT)
 

@@ -69,7 +69,7 @@ def test_without_positions_past_order_is_nothing():
         assert block.rope is not same and lm.model.layers[0].self_attn.rope
         x = torch.randn(1, 9, 32, generator=torch.Generator().manual_seed(0))
         shuffled = x[:, [3, 1, 0, 2, 5, 4, 7, 6, 8]]
-        where = lm._where(torch.zeros(1, 9, dtype=torch.long), None, None, None, x.dtype)
+        where = lm.where(torch.zeros(1, 9, dtype=torch.long), None, None, None, x.dtype)
         one, two = block(x, where)[0, -1], block(shuffled, where)[0, -1]
         assert torch.allclose(one, two, atol=1e-5) == same
 

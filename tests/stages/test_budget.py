@@ -291,6 +291,101 @@ def test_a_teacher_is_read_and_held(tmp_path, monkeypatch):
     assert found.flops - plain.flops == pytest.approx(1e9 * more)
 
 
+# ---------------------------------------------------------------- phases, optimizers, adapters
+
+PHASES = """
+[stages.long]
+use = "pretrain"
+model = "@base"
+text = "@text"
+rows_per_step = 4
+row_length = 128
+learning_rate = 1e-3
+phases = [{ steps = 10 }, { tokens = 40960, row_length = 512, rows_per_step = 8 }]
+[stages.judge]
+use = "reward_model"
+model = "@sft"
+data = "@pairs"
+steps = 2
+[stages.pairs]
+use = "preferences"
+sources = [{ builtin = "fluency", language = "en", amount = 20 }]
+[stages.mean]
+use = "merge"
+inputs = { one = "@sft", two = "@cpt" }
+merge_method = "linear"
+models = [{ model = "one", parameters = { weight = 1 } }, { model = "two", parameters = { weight = 1 } }]
+[stages.last]
+use = "evaluate"
+model = "@mean"
+items = { en = "@exam" }
+"""
+
+
+@pytest.fixture
+def longer(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config_to(BASE)))
+    text = (CHAIN + PHASES).replace('"base"', f'"{tmp_path}/base"', 1)
+    return lambda *sets: steps_of(text, tmp_path, *sets)
+
+
+def test_a_run_in_phases_is_their_sum_and_takes_the_memory_of_the_largest(longer):
+    found = budgets(longer(), Machine())["long"]
+    assert found.tokens == 10 * 4 * 128 + 40960
+    assert found.flops == pytest.approx(
+        5120 * flops_per_token(BASE, 128) + 40960 * flops_per_token(BASE, 512)
+    )
+    alone = budgets(longer("long.phases=[{steps=10,row_length=512,rows_per_step=8}]"), Machine())
+    assert found.memory == alone["long"].memory
+    few = budgets(longer("long.phases=[{steps=10}]"), Machine())["long"]
+    assert few.memory.total < found.memory.total
+    given = budgets(longer(), Machine(), tokens={"long": 2 * 46080})["long"]
+    assert given.flops == pytest.approx(2 * found.flops), "shared out as the phases are"
+
+
+def test_what_learns_and_how_changes_the_memory(longer):
+    def memory(*sets):
+        return budgets(longer(*sets), Machine())["long"].memory
+
+    plain, count = memory(), parameters(BASE)
+    assert memory('long.optimizer="adamw8bit"').optimizer < plain.optimizer / 3.5
+    one = memory('long.optimizer="muon"').optimizer
+    assert one == pytest.approx(4 * (count.total - count.embedding) + 8 * count.embedding)
+    assert memory("long.ema=0.99").total == plain.total + 4 * count.total
+    lora = memory("long.adapter={rank=4}")
+    assert lora.gradients < plain.gradients / 10 and lora.optimizer < plain.optimizer / 10
+    quantised = memory('long.adapter={rank=4,method="qlora"}')
+    assert quantised.weights < lora.weights
+
+
+def test_a_reward_model_and_a_mean_keep_the_shape(longer):
+    steps = longer()
+    shapes, found = Shapes(steps), budgets(steps, Machine())
+    assert shapes.model("judge") == shapes.model("mean") == shapes.model("cpt")
+    assert found["judge"].tokens == 2 * 128 * 4096
+    assert found["last"].parameters == parameters(shapes.model("cpt"))
+
+
+def test_a_window_that_is_switched_off_is_followed_through_depth(tmp_path, monkeypatch):
+    """phi-3-medium to JAI-1, before its experts: 22.46B (section 3.1.2)."""
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
+    text = """
+    [stages.base]
+    use = "import"
+    hub = "microsoft/Phi-3-medium-4k-instruct"
+    [stages.deep]
+    use = "operate"
+    input = "@base"
+    depth = { block = 4, copies = [1, 1, 1, 2, 3, 3, 2, 1, 1, 1] }
+    context = { length = 32768, theta = 1e6, window = "off" }
+    """
+    deep = Shapes(steps_of(text, tmp_path)).model("deep")
+    assert (deep.num_hidden_layers, deep.max_position_embeddings) == (64, 32768)
+    assert deep.sliding_window is None and deep.layer_types is None
+    assert parameters(deep).total / 1e9 == pytest.approx(21.8 + 2 * 32064 * 5120 / 1e9, abs=0.05)
+
+
 # ---------------------------------------------------------------- what fits
 
 

@@ -33,7 +33,7 @@ def test_documents_hide_training_keys_and_ask_for_them(tmp_path, text):
     for row in rows:
         questions = [line for line in row.text.splitlines() if line.startswith("What is")]
         assert 2 <= len(questions) <= 3
-        assert not any(key in line for key in held_out for line in questions)
+        assert not any(f" the {key}?" in line for key in held_out for line in questions)
         for line in questions:
             statement = line[line.index("The ") :] + "."
             assert row.text.index(statement) < row.text.index(questions[0])
@@ -48,6 +48,19 @@ def test_the_same_settings_give_the_same_documents(tmp_path, text):
     _, two = run(tmp_path, text, characters=[100, 300])
     _, other = run(tmp_path, text, characters=[100, 300], seed=1)
     assert one == two and one != other
+
+
+def test_lists_are_said_twice_in_another_order(tmp_path, text):
+    _, rows = run(tmp_path, text, lists=1.0, listed=[3, 5], amount=30)
+    orders = set()
+    for row in rows:
+        lines = row.text.splitlines()
+        first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+        assert 3 <= len(first) <= 5 and sorted(first) == sorted(second)
+        orders.add(first == second)
+    assert False in orders
+    _, mixed = run(tmp_path, text, lists=0.5, amount=60)
+    assert 15 < sum("secret" not in row.text for row in mixed) < 45
 
 
 def test_an_empty_range_is_refused(tmp_path, text):

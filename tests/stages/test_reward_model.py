@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from endonym.core.artifact import Artifact
-from endonym.core.errors import RecipeError
+from endonym.core.context import Layout
+from endonym.core.errors import MachineError, RecipeError
 from endonym.data.document import Preference, read_table, write_table
 from endonym.data.pairs import PairLoader, PairStore
 from endonym.methods.bradley_terry import bradley_terry
@@ -139,3 +140,9 @@ def test_a_gate_may_ask_for_the_accuracy_on_held_out_pairs(tmp_path, inputs):
     gate = {"figure": "test/accuracy", "at_least": 1.01, "action": "fail"}
     with pytest.raises(RecipeError, match="test/accuracy"):
         run(tmp_path, inputs, steps=2, gates=[gate])
+
+
+def test_rows_are_not_shared_between_processes(tmp_path, inputs):
+    here = context(tmp_path, processes=2, layout=Layout(context=2))
+    with pytest.raises(MachineError, match="rows cannot be shared"):
+        STAGE.run(RewardModelConfig(), here, tmp_path, inputs)

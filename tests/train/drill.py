@@ -1,8 +1,11 @@
 """A very small training run that can be killed; imported by the tests and run as a script.
 
-    python drill.py FOLDER kill    kills in the middle of saves and at random times until 12 runs of
-                                   each kind are done, resumes each until it ends; prints what it did
-    python drill.py FOLDER term    the same with SIGTERM and SIGINT
+    python drill.py FOLDER kill [KIND ...]   kills in the middle of saves and at random times, and resumes
+                                    each run until it ends; prints what it did
+    python drill.py FOLDER term     the same with SIGTERM and SIGINT
+    python drill.py FOLDER kills50  50 kills of each kind, at least 15 of them inside saves
+
+KIND: loop (the bare loop) or a stage of tiny_stages.py.
 
 The script forks its runs from a process that has imported torch and run none of it, so that a kill
 costs milliseconds and not an import.
@@ -11,9 +14,13 @@ costs milliseconds and not an import.
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,30 +118,45 @@ def final(folder: Path) -> dict[str, bytes]:
 
 
 class KilledAt:
-    """Kills this process just before or after the n-th call that a save makes to the outside."""
+    """Kills this process just before or after the n-th call that its saves make to the outside."""
 
     def __init__(self, call: int, after: bool):
-        self.left, self.after = call, after
-        for owner, name in ((state, "save_file"), (state, "flush"), (state.os, "fsync")):
+        self.left, self.after, self.saving = call, after, False
+        for owner, name in (
+            (state, "save_file"),
+            (state, "flush"),
+            (state.os, "fsync"),
+            (state.Path, "mkdir"),
+            (state.Path, "rename"),
+            (state.shutil, "rmtree"),
+        ):
             setattr(owner, name, self.counted(getattr(owner, name)))
-        for name in ("mkdir", "rename"):
-            setattr(state.Path, name, self.counted(getattr(state.Path, name)))
-        state.shutil.rmtree = self.counted(state.shutil.rmtree)
+        save = state.Checkpoints.save
+
+        def seen(*args, **kwargs):
+            self.saving = True
+            try:
+                return save(*args, **kwargs)
+            finally:
+                self.saving = False
+
+        state.Checkpoints.save = seen
 
     def counted(self, function):
         def call(*args, **kwargs):
-            self.left -= 1
-            if self.left == 0 and not self.after:
+            self.left -= self.saving
+            last = self.saving and self.left == 0
+            if last and not self.after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = function(*args, **kwargs)
-            if self.left == 0:
+            if last:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
         return call
 
 
-def fork(folder: Path, before=None) -> int:
+def fork(folder: Path, before=None, work=None) -> int:
     """A child that trains in `folder`; its process id."""
     child = os.fork()
     if child == 0:
@@ -142,12 +164,14 @@ def fork(folder: Path, before=None) -> int:
         try:
             if before:
                 before()
-            run(folder)
+            (work or run)(folder)
             status = 0
         except SystemExit as stop:
             status = stop.code
         except KeyboardInterrupt:  # before the loop's own handler stood
             status = 130
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return child
@@ -170,29 +194,65 @@ def ended(child: int) -> int:
     return status_of(child, wait=0)
 
 
-def kill_drill(folder: Path, chance: random.Random) -> dict:
-    """Two ways to be killed, in turns, until each has happened often enough."""
-    assert ended(fork(folder / "whole")) == 0
-    wanted, done = final(folder / "whole"), {"in a save": 0, "at random": 0, "runs": 0}
-    while min(done["in a save"], done["at random"]) < 12:
+@dataclass(frozen=True)
+class Kind:
+    """Something to be killed. calls: of all its saves to the outside, about."""
+
+    work: Callable[[Path], None]
+    final: Callable[[Path], dict[str, bytes]]
+    checkpoints: str
+    calls: int
+
+
+def kind(name: str, folder: Path) -> Kind:
+    if name == "loop":
+        return Kind(run, final, "checkpoints", 12 * STEPS)
+    from train import tiny_stages
+
+    inputs = folder / "inputs"
+    if not inputs.exists():
+        inputs.mkdir()
+        assert ended(fork(inputs, work=tiny_stages.prepare)) == 0
+    return Kind(
+        lambda here: tiny_stages.run(name, inputs, here),
+        tiny_stages.final,
+        "scratch/checkpoints",
+        12 * tiny_stages.STEPS,
+    )
+
+
+def kill_drill(folder: Path, chance: random.Random, kind: Kind, inside: int, outside: int) -> dict:
+    """Two ways to be killed, in turns, until each has happened often enough.
+
+    Whatever has been killed and run again until it ended has the bytes of a run that was left alone.
+    """
+    began = time.monotonic()
+    assert ended(fork(folder / "whole", work=kind.work)) == 0
+    seconds = time.monotonic() - began
+    wanted, done = kind.final(folder / "whole"), {"in a save": 0, "at random": 0, "runs": 0}
+    while done["in a save"] < inside or done["at random"] < outside:
         here = folder / f"run-{done['runs']}"
         while True:
-            if done["in a save"] <= done["at random"]:
-                call, after = chance.randrange(1, 90), chance.random() < 0.5
-                status = ended(fork(here, lambda c=call, a=after: KilledAt(c, a)))
+            if done["in a save"] >= inside and done["at random"] >= outside:
+                status = ended(fork(here, work=kind.work))
+            elif done["in a save"] / inside <= done["at random"] / outside:
+                call, after = chance.randrange(1, kind.calls // 2), chance.random() < 0.5
+                killer = lambda c=call, a=after: KilledAt(c, a)  # noqa: E731
+                status = ended(fork(here, killer, kind.work))
                 done["in a save"] += status == -9
             else:
-                child = fork(here)
-                time.sleep(chance.uniform(0.0, 0.2))
+                child = fork(here, work=kind.work)
+                time.sleep(chance.uniform(0.0, seconds))
                 os.kill(child, signal.SIGKILL)
                 status = ended(child)
                 done["at random"] += status == -9
             assert status in (0, -9), status
             if status == 0:
                 break
-        left = list((here / "checkpoints").glob("*ing-*"))
-        assert final(here) == wanted and not left, f"{here.name} ended elsewhere; left: {left}"
+        left = list((here / kind.checkpoints).glob("*ing-*"))
+        assert kind.final(here) == wanted and not left, f"{here.name} ended elsewhere; left: {left}"
         done["runs"] += 1
+        shutil.rmtree(here)
     return done
 
 
@@ -226,7 +286,28 @@ def stop_drill(folder: Path, chance: random.Random) -> dict:
     return done
 
 
+def kills(folder: Path, names: list[str], inside: int, outside: int) -> dict:
+    found = {}
+    for name in names:
+        chance = random.Random(f"kill/{name}/1")
+        (folder / name).mkdir(parents=True)
+        found[name] = kill_drill(folder / name, chance, kind(name, folder), inside, outside)
+    return found
+
+
+ALL = ["loop", "pretrain", "sft", "reward_model"]
+
 if __name__ == "__main__":
-    target, kind = Path(sys.argv[1]), sys.argv[2]
-    drill = {"kill": kill_drill, "term": stop_drill}[kind]
-    print(json.dumps(drill(target, random.Random(f"{kind}/1"))))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    target, what, *names = sys.argv[1:]
+    folder = Path(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    if set(names or ALL) - {"loop"}:
+        from train import tiny_stages  # noqa: F401, imported before anything is forked
+    if what == "kill":
+        told = kills(folder, names or ["loop"], 3, 3)
+    elif what == "kills50":
+        told = kills(folder, names or ALL, 20, 30)
+    else:
+        told = stop_drill(folder, random.Random("term/1"))
+    print(json.dumps(told))

@@ -2,15 +2,19 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from endonym.core.console import Console
 from endonym.core.errors import MachineError, RecipeError
 from endonym.methods.batch import Loss
-from endonym.train import loop
+from endonym.train import clock, loop
 from endonym.train.config import TrainConfig
-from train.drill import Loader, Tiny, context, objective, settings
+from endonym.train.precision import precision_of
+from endonym.train.seed import seed_for
+from train.drill import Loader, Tiny, context, final, objective, run, settings
 
 
 def log(folder):
@@ -77,11 +81,41 @@ def test_the_split_into_micro_batches_changes_nothing(tmp_path):
             torch.testing.assert_close(tensor, ends[2][name], atol=1e-6, rtol=0)
 
 
+def test_the_same_run_in_another_place_is_bitwise_the_same(tmp_path):
+    """R4, R15: neither the path nor the hour nor a run before it in the process is part of the result."""
+    run(tmp_path / "one")
+    torch.rand(7)
+    run(tmp_path / "บ้าน สอง 🏠")
+    assert final(tmp_path / "one") == final(tmp_path / "บ้าน สอง 🏠")
+
+
+def test_a_run_that_goes_on_with_other_threads_says_that_it_is_not_the_same(tmp_path):
+    notes = []
+    console = SimpleNamespace(note=notes.append, bar=Console(quiet=True).bar, quiet=True)
+    loop.train(Tiny(), objective, Loader(), settings(), context(tmp_path, threads=1))
+    try:
+        here = context(tmp_path, threads=2, console=console)
+        loop.train(Tiny(), objective, Loader(), settings(), here)
+    finally:
+        torch.set_num_threads(1)
+    assert any("not be bitwise" in note and "'threads': 2" in note for note in notes)
+
+
 def test_random_numbers_are_a_function_of_seed_and_step():
-    numbers = {(seed, step): loop._seed(seed, step) for seed in range(20) for step in range(500)}
+    numbers = {(seed, step): seed_for(seed, step) for seed in range(20) for step in range(500)}
     # torch's CPU generator looks at the low 32 bits; among 10^4 draws a clash has odds of 1 in 86
     assert len({number & 0xFFFFFFFF for number in numbers.values()}) == len(numbers)
     assert all(0 <= number < 2**63 for number in numbers.values())
+
+
+def test_each_step_draws_its_own_random_numbers(tmp_path):
+    def drawing(model, rows):
+        return replace(objective(model, rows), figures={"drawn": torch.rand(1).item()})
+
+    loop.train(Tiny(dropout=0.0), drawing, Loader(), settings(seed=5), context(tmp_path))
+    for step, line in enumerate(log(tmp_path)):
+        torch.manual_seed(seed_for(5, step))
+        assert line["drawn"] == pytest.approx(torch.rand(1).item())
 
 
 def test_another_seed_gives_other_dropout(tmp_path):
@@ -186,14 +220,14 @@ def test_a_step_without_weight_is_no_fault(tmp_path):
 def test_precision_follows_the_width_and_the_processor(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert loop.precision_of("auto", cpu, 128) == torch.float32
-    assert loop.precision_of("auto", cpu, 192) == torch.bfloat16
-    assert loop.precision_of("float32", cpu, 4096) == torch.float32
-    assert loop.precision_of("bfloat16", cpu, 8) == torch.bfloat16
+    assert precision_of("auto", cpu, 128) == torch.float32
+    assert precision_of("auto", cpu, 192) == torch.bfloat16
+    assert precision_of("float32", cpu, 4096) == torch.float32
+    assert precision_of("bfloat16", cpu, 8) == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    assert loop.precision_of("auto", cpu, 4096) == torch.float32
+    assert precision_of("auto", cpu, 4096) == torch.float32
     with pytest.raises(MachineError, match="no bf16"):
-        loop.precision_of("bfloat16", cpu, 4096)
+        precision_of("bfloat16", cpu, 4096)
 
 
 def test_bf16_trains_with_float32_weights(tmp_path, monkeypatch):
@@ -211,17 +245,17 @@ def test_bf16_trains_with_float32_weights(tmp_path, monkeypatch):
 
 def test_saves_take_a_twentieth_of_the_time_at_most(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    clock = loop._SaveClock(10.0)
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    saves = clock.SaveClock(10.0)
     now[0] = 9.9
-    assert not clock.due()
+    assert not saves.due()
     now[0] = 10.0
-    assert clock.due()
-    clock.saved(4.0)  # 4 s a save: not before 80 s have gone
+    assert saves.due()
+    saves.saved(4.0)  # 4 s a save: not before 80 s have gone
     now[0] += 79
-    assert not clock.due()
+    assert not saves.due()
     now[0] += 1
-    assert clock.due()
+    assert saves.due()
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from endonym.core.errors import MachineError, RecipeError, StoreError
 from endonym.train import loop, optim, state
+from endonym.train.config import Keep
 from train.drill import STEPS, Loader, Tiny, context, final, objective, run, settings
 
 
@@ -22,8 +24,8 @@ class Notes:
         self.texts.append(text)
 
 
-def checkpoints(folder, notes=None, config="same"):
-    return state.Checkpoints(folder / "checkpoints", config, {}, notes or Notes())
+def checkpoints(folder, notes=None, config="same", **more):
+    return state.Checkpoints(folder / "checkpoints", config, {}, notes or Notes(), **more)
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +44,12 @@ def damaged(finished, tmp_path):
 
 def load(folder, notes):
     model = Tiny(seed=7)
-    optimizer = optim.adamw(model, learning_rate=1.0)
-    kept = state.Checkpoints(
-        folder / "checkpoints",
-        {"config": settings().model_dump(mode="json"), "data": Loader.identity},
-        loop_environment(),
-        notes,
+    optimizer = optim.build(model, settings())
+    saved = json.loads(
+        (newest(folder).parent / f"step-{STEPS - 1:08d}" / state.MANIFEST).read_text()
     )
+    kept = state.Checkpoints(folder / "checkpoints", saved["settings"], saved["environment"], notes)
     return kept.load(model, optimizer, folder / "metrics.jsonl"), model, optimizer
-
-
-def loop_environment():
-    return loop._environment(torch.device("cpu"), torch.float32)
 
 
 def newest(folder):
@@ -68,7 +64,7 @@ def test_two_checkpoints_are_kept(finished):
 def test_what_is_loaded_is_what_was_saved(finished):
     notes = Notes()
     progress, model, optimizer = load(finished, notes)
-    saved = state.load_file(newest(finished) / state.TENSORS)
+    saved = load_file(newest(finished) / state.TENSORS)
     found = state.state_tensors(model, optimizer)
     assert progress.step == STEPS and not notes.texts
     assert found.keys() == saved.keys()
@@ -157,21 +153,20 @@ def test_other_data_are_refused(damaged):
         loop.train(Tiny(), objective, Other(), settings(), context(damaged))
 
 
-def test_another_model_is_refused(finished, tmp_path):
+def test_another_model_is_refused(finished):
     model = Tiny()
     model.layer = torch.nn.Linear(8, 9)
     with pytest.raises(StoreError, match=r"layer\.bias"):
         state.restore(
             model,
-            optim.adamw(model, learning_rate=1.0),
-            state.load_file(newest(finished) / state.TENSORS),
-            tmp_path,
+            optim.build(model, settings()),
+            state.Saved(newest(finished), [state.TENSORS]),
         )
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     model = Tiny()
-    optimizer = optim.adamw(model, learning_rate=1.0)
+    optimizer = optim.build(model, settings())
     kept = checkpoints(tmp_path)
     kept.save(model, optimizer, state.Progress(step=1))
     with torch.no_grad():
@@ -194,7 +189,7 @@ def test_a_save_that_finds_no_room_harms_nothing(tmp_path, finished):
             run_from(folder)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    needed = sum(t.numel() * 4 for t in state.load_file(newest(finished) / state.TENSORS).values())
+    needed = sum(t.numel() * 4 for t in load_file(newest(finished) / state.TENSORS).values())
     assert f"{needed} bytes" in str(caught.value) and "is intact" in str(caught.value)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{STEPS - 1:08d}"]
     run_from(folder)
@@ -217,7 +212,7 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
     """fsync of the files, of their folder, rename, fsync of the parent; removal last."""
     calls = []
     model = Tiny()
-    optimizer = optim.adamw(model, learning_rate=1.0)
+    optimizer = optim.build(model, settings())
     kept = checkpoints(tmp_path)
     for step in (1, 2):
         kept.save(model, optimizer, state.Progress(step=step))
@@ -239,12 +234,11 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(state.Path, "rename", moved)
     monkeypatch.setattr(state.os, "fsync", synced)
     kept.save(model, optimizer, state.Progress(step=3))
-    calls = [call.replace(f"-{state.os.getpid()}", "") for call in calls]
     assert calls == [
         "flush state.safetensors",
         "fsync",
         "fsync",  # the manifest, written last
-        "flush writing",
+        "flush writing-00000003",
         "fsync",
         "rename writing to step-00000003",
         "flush checkpoints",
@@ -257,3 +251,136 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
 def test_the_same_run_twice_is_bitwise_the_same(finished, tmp_path):
     loop.train(Tiny(), objective, Loader(), settings(), context(tmp_path))
     assert final(tmp_path) == final(finished)
+
+
+def saved(tmp_path, steps, **more):
+    """A model, its optimizer after a step, and the checkpoints of these steps."""
+    model = Tiny()
+    optimizer = optim.build(model, settings())
+    model(torch.zeros(1, 2, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    kept = checkpoints(tmp_path, **more)
+    for step in steps:
+        kept.save(model, optimizer, state.Progress(step=step, extra={"step": step}))
+    return model, optimizer, kept
+
+
+def names(kept):
+    return [int(folder.name.removeprefix("step-")) for folder in kept.steps()]
+
+
+def test_some_checkpoints_are_kept_for_good(tmp_path):
+    _, _, kept = saved(tmp_path, range(9), keep=Keep(last=1, every=3))
+    assert names(kept) == [3, 6, 8]
+
+
+def test_a_held_checkpoint_stays_as_long_as_it_is_held(tmp_path):
+    model, optimizer, kept = saved(tmp_path, [0], keep=Keep(last=1))
+    kept.held = {0}
+    kept.save(model, optimizer, state.Progress(step=4))
+    assert names(kept) == [0, 4]
+    kept.held = set()
+    kept.save(model, optimizer, state.Progress(step=5))
+    assert names(kept) == [5]
+
+
+def test_back_to_a_checkpoint_leaves_none_after_it(tmp_path):
+    model, optimizer, kept = saved(tmp_path, [1, 2, 3], keep=Keep(last=3))
+    wanted = model.layer.weight.detach().clone()
+    with torch.no_grad():
+        model.layer.weight.zero_()
+    progress = kept.back_to(2, model, optimizer, tmp_path / "metrics.jsonl")
+    assert progress == state.Progress(step=2, extra={"step": 2}) and names(kept) == [1, 2]
+    assert torch.equal(model.layer.weight, wanted)
+    with pytest.raises(StoreError, match="step-00000001"):
+        flipped(kept.folder / "step-00000001" / state.TENSORS, 0.5)
+        kept.back_to(1, model, optimizer, tmp_path / "metrics.jsonl")
+
+
+def test_extra_tensors_come_back_in_place(tmp_path):
+    model, optimizer, kept = saved(tmp_path, [])
+    mean, count = torch.arange(6.0).view(2, 3), torch.tensor(7)
+    kept.save(model, optimizer, state.Progress(step=1), {"mean": mean, "count": count})
+    found = {"mean": torch.zeros(2, 3), "count": torch.tensor(0)}
+    kept.load(model, optimizer, tmp_path / "metrics.jsonl", found)
+    assert torch.equal(found["mean"], mean) and found["count"] == 7
+    with pytest.raises(StoreError, match="extra/count"):
+        kept.load(model, optimizer, tmp_path / "metrics.jsonl", {"mean": found["mean"]})
+
+
+def test_weights_that_do_not_learn_are_not_saved(tmp_path):
+    model = Tiny()
+    model.embed_tokens.weight.requires_grad_(False)
+    optimizer = optim.build(model, settings())
+    kept = checkpoints(tmp_path)
+    kept.save(model, optimizer, state.Progress(step=1))
+    tensors = load_file(kept.steps()[0] / state.TENSORS)
+    assert "model/layer.weight" in tensors and "model/embed_tokens.weight" not in tensors
+    start = model.embed_tokens.weight.clone()
+    kept.load(model, optimizer, tmp_path / "metrics.jsonl")
+    assert torch.equal(model.embed_tokens.weight, start)
+
+
+def exported(model, folder):
+    (folder / "inner").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "inner" / "weights").write_bytes(model.layer.weight.detach().numpy().tobytes())
+
+
+@pytest.mark.parametrize("name", ["config.json", "inner/weights"])
+def test_an_exported_model_lies_beside_the_state_and_is_verified_with_it(tmp_path, name):
+    notes = Notes()
+    model, optimizer, kept = saved(tmp_path, [1, 2], export=exported, notes=notes)
+    flipped(kept.steps()[1] / "model" / name, 0.0)
+    assert kept.load(model, optimizer, tmp_path / "metrics.jsonl").step == 1
+    assert f"model/{name}" in notes.texts[0]
+
+
+def test_an_export_that_finds_no_room_leaves_the_old_checkpoint(tmp_path):
+    def full(model, folder):
+        folder.mkdir()
+        raise OSError(28, "No space left on device")
+
+    model, optimizer, _ = saved(tmp_path, [1])
+    kept = checkpoints(tmp_path, export=full)
+    with pytest.raises(MachineError, match="step-00000001, which is intact"):
+        kept.save(model, optimizer, state.Progress(step=2))
+    assert [path.name for path in kept.folder.iterdir()] == ["step-00000001"]
+
+
+def rewritten(folder, change):
+    """A manifest with another content and the right hash of it."""
+    body = json.loads((folder / state.MANIFEST).read_text())
+    change(body)
+    body.pop("sha256")
+    body["sha256"] = state._sha256_of(body)
+    (folder / state.MANIFEST).write_text(json.dumps(body))
+
+
+def test_a_checkpoint_of_the_release_before_still_loads(damaged, finished):
+    """Format 1 named no format, had no `extra`, and knew fewer settings."""
+
+    def older(body):
+        del body["format"], body["progress"]["extra"]
+        for name in ("optimizer", "ema", "gates", "on_spike", "keep"):
+            del body["settings"]["config"][name]
+
+    for folder in (damaged / "checkpoints").iterdir():
+        rewritten(folder, older)
+    kept = state.Checkpoints(
+        damaged / "checkpoints",
+        json.loads((newest(finished) / state.MANIFEST).read_text())["settings"],
+        {},
+        Notes(),
+        defaults=settings().defaults(),
+    )
+    model = Tiny(seed=7)
+    optimizer = optim.build(model, settings())
+    assert kept.load(model, optimizer, damaged / "metrics.jsonl").step == STEPS
+
+
+def test_a_checkpoint_of_a_later_release_is_refused_with_words(damaged):
+    notes = Notes()
+    rewritten(newest(damaged), lambda body: body.update(format=state.FORMAT + 1))
+    assert load(damaged, notes)[0].step == STEPS - 1
+    assert "a later release" in notes.texts[0]

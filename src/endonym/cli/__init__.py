@@ -7,12 +7,13 @@ before a command needs it, so that --help answers at once.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from endonym.cli import budget, convert, language, merge, tokenizer
+from endonym.cli import budget, convert, language, machine, merge, tokenizer
 from endonym.cli.options import AsJson, print_json
 from endonym.core.errors import EndonymError, RecipeError, StoreError
 
@@ -92,6 +93,13 @@ def run(
         int | None,
         typer.Option("--rows-per-device", help="Rows of one forward pass. Changes no address."),
     ] = None,
+    nproc: machine.Processes = None,
+    nodes: machine.Nodes = 1,
+    slurm: machine.Slurm = None,
+    layout: machine.Divided = None,
+    checkpointing: machine.Checkpointing = False,
+    compile: machine.Compile = "never",
+    offload: machine.Offload = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no network for anything.")
     ] = False,
@@ -105,7 +113,15 @@ def run(
     from endonym.stages import summary
     from endonym.stages.table import stage
 
-    context = _context(device, threads, workers, rows_per_device, data, quiet)
+    context = replace(
+        _context(device, threads, workers, rows_per_device, data, quiet),
+        processes=machine.processes(nproc, nodes, slurm),
+        layout=machine.layout(layout),
+        checkpointing=checkpointing,
+        compile=machine.compile_mode(compile),
+        offload=offload,
+        slurm=machine.slurm_settings(slurm, nodes),
+    )
     if offline:
         os.environ.update(OFFLINE)
     loaded = recipes.load(recipe, scale, sets, name)

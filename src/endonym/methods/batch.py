@@ -3,6 +3,7 @@
 Shapes: B rows, T time.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -20,6 +21,8 @@ class Rows:
     segments:  [B, T] int64, 0 = padding, 1.. = number of the document within its row; the tokens
                of one document stand side by side
     positions: [B, T] int64, position within the document, from 0
+    values:    [B, T] float32, a number of the data's own at each position, where an objective asks
+               for one (a pair's margin: data/pairs.py); else None
     """
 
     tokens: Tensor
@@ -27,9 +30,10 @@ class Rows:
     weights: Tensor
     segments: Tensor
     positions: Tensor
+    values: Tensor | None = None
 
     def __post_init__(self) -> None:
-        shapes = {each.name: tuple(getattr(self, each.name).shape) for each in fields(self)}
+        shapes = {name: tuple(part.shape) for name, part in self._parts()}
         assert len(set(shapes.values())) == 1, f"the parts of Rows differ in shape: {shapes}"
 
     def __len__(self) -> int:
@@ -56,10 +60,12 @@ class Rows:
             for i, width in zip(range(0, len(self), rows), widths)
         ]
 
-    def _each(self, change) -> "Rows":
-        return replace(
-            self, **{each.name: change(getattr(self, each.name)) for each in fields(self)}
-        )
+    def _parts(self) -> Iterator[tuple[str, Tensor]]:
+        every = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return ((name, part) for name, part in every if part is not None)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        return replace(self, **{name: change(part) for name, part in self._parts()})
 
 
 @dataclass(frozen=True)

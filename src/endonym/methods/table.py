@@ -8,6 +8,8 @@ from importlib import import_module
 
 METHODS = {
     "nll": "endonym.methods.nll:nll",
+    "bradley_terry": "endonym.methods.bradley_terry:bradley_terry",
+    "kl": "endonym.methods.divergence:kl",
 }
 
 

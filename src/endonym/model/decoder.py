@@ -309,7 +309,7 @@ class Decoder(nn.Module):
         logits_scaling is in the hidden states, so that hidden times head are the logits.
         """
         x = self._embedded(tokens)
-        where = self._where(tokens, positions, segments, cache, x.dtype)
+        where = self.where(tokens, positions, segments, cache, x.dtype)
         skips = dict(self.config.skips)
         outputs = {-1: x} if skips else {}  # of the layers that a skip starts from
         for layer, block in enumerate(self.model.layers):
@@ -337,7 +337,7 @@ class Decoder(nn.Module):
 
         In the last 1 + n tokens of a document they mean nothing: the tokens they need are not there.
         """
-        where = self._where(tokens, positions, segments, None, hidden.dtype)
+        where = self.where(tokens, positions, segments, None, hidden.dtype)
         found = []
         for number, module in enumerate(getattr(self, "mtp", [])):
             embedded = self._embedded(tokens.roll(-1 - number, 1))
@@ -355,7 +355,7 @@ class Decoder(nn.Module):
         scaling = self.config.logits_scaling
         return hidden if scaling == 1 else hidden * scaling
 
-    def _where(
+    def where(
         self,
         tokens: Tensor,
         positions: Tensor | None,
@@ -363,6 +363,7 @@ class Decoder(nn.Module):
         cache: KVCache | None,
         dtype: torch.dtype,
     ) -> Where:
+        """What the layers are told of where these tokens stand; arguments as forward()'s."""
         config, slices = self.config, self.slices
         if slices is not None:
             assert cache is None and positions is not None, "slices of time are for training alone"

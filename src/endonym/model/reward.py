@@ -220,7 +220,7 @@ def scores(
         raise DataError("a sequence without tokens has no reward", where=int(lengths.argmin()))
     order = np.argsort(-lengths, kind="stable")
     device, at = model.head.device, 0
-    with torch.inference_mode(), context.console.bar(title, len(order), unit="text") as bar:
+    with torch.no_grad(), context.console.bar(title, len(order), unit="text") as bar:
         while at < len(order):
             rows = context.rows_per_device or max(1, TOKENS_AT_ONCE // int(lengths[order[at]]))
             batch = order[at : at + rows]

@@ -26,6 +26,12 @@ class NeedlesConfig(Config):
     """Of the running text of a document: at least, at most. All lengths are as frequent."""
     hidden: tuple[int, int] = (1, 4)
     """Needles of a document: at least, at most."""
+    lists: float = Field(default=0.0, ge=0, le=1)
+    """Share of the documents that are lists instead: keys and numbers, and all of them again in another
+    order. A small model learns to look back from these within minutes, from running text alone in hours:
+    a needle's digits are a few tokens of hundreds."""
+    listed: tuple[int, int] = (3, 7)
+    """Lines of a list: at least, at most, before they are said again."""
     digits: int = Field(default=7, gt=0, le=18)
     """Of a hidden number. RULER: 7."""
     seed: int = 0
@@ -38,7 +44,7 @@ def needles(
     and again from the beginning where they end."""
     from endonym.data.document import write_table
 
-    for name in ("characters", "hidden"):
+    for name in ("characters", "hidden", "listed"):
         least, most = getattr(config, name)
         if not 1 <= least <= most:
             raise RecipeError(
@@ -50,17 +56,17 @@ def needles(
     return Outcome({"documents": count, "characters": sum(len(row.text) for row in rows)}, licences)
 
 
-def _documents(config: NeedlesConfig, text: dict[str, Artifact], licence: str) -> Iterator:
+def _documents(config: NeedlesConfig, given: dict[str, Artifact], licence: str) -> Iterator:
     from endonym.data.document import Document
     from endonym.stages.tokenizer import Texts
-    from endonym.tasks.needle import document
+    from endonym.tasks.needle import document, listing
     from endonym.tasks.needle import needles as made
 
-    haystack = "\n".join(Texts(text))
+    haystack = "\n".join(Texts(given))
     if not haystack.strip():
         raise DataError("there is no running text to hide needles in", where="text")
     random = Random(f"needle documents {config.seed}")
-    least, most = config.hidden
+    most = max(config.hidden[1], config.listed[1])
     hidden = iter(
         made(
             config.language,
@@ -72,16 +78,20 @@ def _documents(config: NeedlesConfig, text: dict[str, Artifact], licence: str) -
     )
     begin = 0
     for number in range(config.amount):
-        length = random.randint(*config.characters)
-        piece = haystack[begin : begin + length]
-        while len(piece) < length:
-            piece += haystack[: length - len(piece)]
-        begin = (begin + length) % len(haystack)
+        is_list = random.random() < config.lists
+        least, most = config.listed if is_list else config.hidden
         some = [next(hidden) for _ in range(random.randint(least, most))]
+        if is_list:
+            text = listing(some, random)
+        else:
+            length = random.randint(*config.characters)
+            piece = haystack[begin : begin + length]
+            while len(piece) < length:
+                piece += haystack[: length - len(piece)]
+            begin = (begin + length) % len(haystack)
+            text = document(piece, some, random)
         name = f"needles/{config.language}/{config.seed}/{number}"
-        yield Document(
-            name, document(piece, some, random), config.language, "endonym needles", licence
-        )
+        yield Document(name, text, config.language, "endonym needles", licence)
 
 
 STAGE = Stage(

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from endonym.core.artifact import Artifact, write_json
 from endonym.core.context import Context
+from endonym.core.errors import MachineError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.train.config import TrainConfig
 
@@ -78,6 +79,12 @@ def reward_model(
     """
     from endonym.train import launch
 
+    if context.layout.context > 1:
+        raise MachineError(
+            "both sides of a pair are scored where the row is whole, so rows cannot be shared",
+            where="--layout", wanted="context 1", got=context.layout.context,
+            do="share out weights and rows instead (shard, replicate)",
+        )  # fmt: skip
     if launch.wanted(context):
         inputs = {"model": model, "data": data, "test": test}
         return launch.spread(STAGE, config, context, out, inputs)

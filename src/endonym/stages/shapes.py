@@ -143,6 +143,8 @@ def _grown(known: ModelConfig, step: Step) -> Shape:
         fields["num_hidden_layers"] = layers
     if context:
         fields["max_position_embeddings"] = context.length
+        if isinstance(context.theta, float):
+            fields["rope_theta"] = context.theta
         if context.window == "off":
             fields["sliding_window"] = fields["layer_types"] = None
     if experts:

@@ -1,76 +1,66 @@
 """The one training loop: a model, an objective and a loader in; a trained model and figures out.
 
-One step, over the micro-batches b of its rows:
-
-    g = (sum_b d value_b / d theta) / (sum_b weight_b)      then clip, then AdamW
-
-`value` is a sum of weighted losses and `weight` the sum of the weights, so the step does not depend
-on how its rows were split (context.rows_per_device), rounding apart.
+A step (train/step.py) takes the mean over all weights of all its rows, so it does not depend on how
+these were split (train/foresee.py) or divided among processes (train/parallel.py), rounding apart.
 
 Exact resume. Step s draws its data from loader.rows(s) and its random numbers from a generator
-seeded with (seed, s): nothing runs on from one step to the next but weights, optimizer and counters,
-which train/state.py keeps. On a CPU, with the same number of threads, a run that was killed and run
-again ends bitwise where an uninterrupted one does. On a GPU torch gives that promise only for its
-deterministic kernels.
+seeded with (seed, s): nothing runs on from one step to the next but weights, optimizer, counters and
+what health and gates remember, which train/state.py keeps. On a CPU, with the same number of threads,
+a run that was killed and run again ends bitwise where an uninterrupted one does. On a GPU torch gives
+that promise only for its deterministic kernels.
 
-A step whose loss or gradient is not finite changes nothing: it is skipped, counted, and its number,
-which is also its place in the data, is written to metrics.jsonl. A step without any weight (a
-reinforcement group with nothing to learn) is passed over as well and is no fault.
+A step whose loss or gradient is not finite changes nothing (train/health.py). A step without any
+weight (a reinforcement group with nothing to learn) is passed over as well and is no fault.
 """
 
-import hashlib
-import json
+import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
+from endonym.core.console import Bar, Console
 from endonym.core.context import Context
-from endonym.core.errors import MachineError, RecipeError
+from endonym.core.errors import RecipeError
 from endonym.methods.batch import Loss, Rows
-from endonym.model.device import place
-from endonym.train import optim, schedule
+from endonym.train import parallel
+from endonym.train.clock import SaveClock
 from endonym.train.config import TrainConfig
-from endonym.train.meter import Meter, flops_per_token, peak
+from endonym.train.foresee import is_out_of_memory
+from endonym.train.gate import Gates
+from endonym.train.health import Fault, Health, not_finite
+from endonym.train.lock import only_one
+from endonym.train.meter import Meter, NoMeter, losses
+from endonym.train.probe import Probe, Probes
+from endonym.train.schedule import Schedule
 from endonym.train.state import Checkpoints, Progress
+from endonym.train.step import learn
 from endonym.train.stop import Stopped, StopRequest
+from endonym.train.trainee import Trainee, environment
+from endonym.train.work import Work, peak
 
-__all__ = ["Loader", "Objective", "TrainConfig", "precision_of", "train"]
+__all__ = ["Loader", "Objective", "Probe", "TrainConfig", "train"]
 
 Objective = Callable[[nn.Module, Rows], Loss]
 """May have a method end_step(model, learned), called after each step: learned is False where the step
-was skipped. What it changes must be weights or buffers of the model, which is what is saved."""
-
-# Narrower than this the casts cost what the products save: measured on two cores with avx512_bf16,
-# bf16 against float32 was 1.0x at width 128, 1.5x at 192, 1.8x at 256.
-BF16_WIDTH = 192
-
-# Saving may take at most this share of the time, however short the interval asked for.
-SAVE_SHARE = 0.05
+was not taken. What it changes must be weights or buffers of the model, which is what is saved. And an
+attribute `reduce`, which is set to the function that sums a tensor over all processes."""
 
 
 class Loader(Protocol):
+    """Besides, a loader may have names(step) -> a text for each row, written down where a step has a
+    fault, and state(step) -> figures of its place in the data, such as "phase" and "epoch/<source>"."""
+
     identity: str
     """Changes when any row would; a run is not resumed on other data."""
 
-    def rows(self, step: int) -> Rows:
-        """The rows of a step, a function of the step's number alone."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What came of one step; `skipped` is the reason if nothing was learned."""
-
-    loss: float | None
-    grad_norm: float | None
-    learning_rate: float
-    figures: dict[str, float]
-    tokens: int
-    skipped: str | None = None
+    def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
+        """Part r of n of the rows of a step, a function of the step's number alone."""
 
 
 def train(
@@ -81,250 +71,262 @@ def train(
     context: Context,
     *,
     title: str = "train",
+    probes: Sequence[Probe] = (),
+    export: Callable[[nn.Module, Path], None] | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place, from the newest checkpoint in context.scratch if there is one.
 
-    Figures: steps, loss (mean of the last twentieth of the steps), loss_first (of the first), tokens,
-    skipped, seconds, tokens_per_second (of this process), precision, parameters, flops_per_token
-    (without attention), saves, save_seconds (mean), resumed_at (step or None). Where the device's peak
-    is known, timing.jsonl has the MFU of every step.
+    probes: measured on the way; config.gates decide by their figures. export: writes the model as a
+    folder beside each checkpoint's state. With config.ema the model is the average at the end, with
+    config.adapter the merged one (the adapter itself lies in context.scratch / "adapter").
 
-    Errors: RecipeError when max_bad_steps steps in a row are not finite, or when weights are not;
-    MachineError when the disk is full; StoreError when no checkpoint is whole; Stopped (a SystemExit
-    with status 143 or 130) after a signal, with the state saved.
+    Figures: steps (done, which gates may change), loss (mean of the last twentieth of the steps),
+    loss_first (of the first), tokens, skipped (steps not taken), passed_over (steps of the data),
+    seconds, tokens_per_second (of this process), precision, parameters, flops_per_token (without
+    attention), blocks ("plain" or "compiled"), tokens_at_once (of a forward pass, at most), saves,
+    save_seconds (mean), resumed_at (step or None), probes (each figure before and after), gates
+    (whether each is kept). Where the device's peak is known, timing.jsonl has the MFU of every step.
+
+    Errors: RecipeError when max_bad_steps steps in a row are not taken, when weights are not finite,
+    or when a gate fails; MachineError when memory will not do or the disk is full; StoreError when no
+    checkpoint is whole or another process trains in this folder; Stopped (a SystemExit with status
+    143 or 130) after a signal, with the state saved.
     """
-    device = place(context)
-    model.to(device).train()
-    dtype = precision_of(config.precision, device, model.config.hidden_size)
-    optimizer = optim.adamw(
-        model,
-        learning_rate=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-    )
-    checkpoints = Checkpoints(
-        context.scratch / "checkpoints",
-        settings={"config": config.model_dump(mode="json"), "data": loader.identity},
-        environment=_environment(device, dtype),
-        note=context.console.note,
-    )
-    found = checkpoints.load(model, optimizer, context.scratch / "metrics.jsonl")
-    progress = found or Progress()
-    if found:
-        context.console.note(f"{title}: goes on at step {found.step} of {config.steps}")
-    clock = _SaveClock(context.checkpoint_seconds)
-    end_step = getattr(objective, "end_step", None)
-    limit = peak(device, dtype)
-    here, spent = 0, 0.0
-    with (
-        StopRequest(context.console) as stop,
-        Meter(context.scratch, progress.step, progress.metrics_bytes) as meter,
-        context.console.bar(title, config.steps, unit="step") as bar,
+    ranks = parallel.ranks(context)
+    with only_one(context.scratch) if ranks.main else nullcontext():
+        run = _Run(model, objective, loader, config, context, ranks, probes, export)
+        with StopRequest(run.console) as stop, run.open(title):
+            run.begin()
+            while True:
+                with run.console.bar(title, run.gates.last, unit="step") as bar:
+                    bar.advance(run.progress.step)
+                    while run.progress.step < run.gates.last:
+                        run.step(bar)
+                        signum = ranks.largest(stop.signum)
+                        run.save_where_due(stopping=bool(signum))
+                        if signum:
+                            raise Stopped(signum, run.progress.step)
+                        run.gates.watch()
+                if not run.gates.extension():
+                    break
+        return run.end()
+
+
+class _Run:
+    """One run: its parts, and where it stands."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        loader: Loader,
+        config: TrainConfig,
+        context: Context,
+        ranks: parallel.Ranks,
+        probes: Sequence[Probe],
+        export: Callable[[nn.Module, Path], None] | None,
     ):
-        bar.advance(progress.step)
-        for step in range(progress.step, config.steps):
-            began = time.perf_counter()
-            rows = loader.rows(step)
-            parts = rows.split(context.rows_per_device) if context.rows_per_device else [rows]
-            outcome = _one_step(model, objective, optimizer, parts, config, device, dtype, step)
-            if end_step is not None:
-                end_step(model, outcome.skipped is None)
-            seconds = time.perf_counter() - began
-            progress = _after(progress, outcome, seconds)
-            here, spent = here + outcome.tokens, spent + seconds
-            timing = {"seconds": seconds, "tokens_per_second": outcome.tokens / seconds}
-            if limit:
-                timing["mfu"] = _flops(model, parts) / seconds / limit
-            meter.step(_record(step, outcome, progress), {"step": step, **timing})
-            shown = {} if outcome.loss is None else {"loss": outcome.loss}
-            bar.advance(1, **shown, **{"tok/s": here / spent})
-            if progress.bad_in_row >= config.max_bad_steps:
-                raise _diverged(progress, outcome, checkpoints)
-            if clock.due() or stop.signum or progress.step == config.steps:
-                length, digest = meter.position()
-                progress = replace(progress, metrics_bytes=length, metrics_sha256=digest)
-                clock.saved(checkpoints.save(model, optimizer, progress))
-                meter.timing({"step": step, "save_seconds": clock.costs[-1]})
-            if stop.signum:
-                break
-        if stop.signum:
-            raise Stopped(stop.signum, progress.step)
-    model.eval()
-    work, _ = flops_per_token(model)
-    return {
-        "steps": config.steps,
-        **_losses(meter.path, config.steps),
-        "tokens": progress.tokens,
-        "skipped": progress.skipped,
-        "seconds": progress.seconds,
-        "tokens_per_second": here / spent if spent else None,
-        "precision": str(dtype).removeprefix("torch."),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "flops_per_token": work,
-        "saves": len(clock.costs),
-        "save_seconds": sum(clock.costs) / len(clock.costs) if clock.costs else None,
-        "resumed_at": found.step if found else None,
-    }
-
-
-def precision_of(wish: str, device: torch.device, width: int) -> torch.dtype:
-    """The type of matrix products: what is wished, or for "auto" bf16 where it exists and pays."""
-    if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        features = torch.cpu.get_capabilities()
-        has = any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-    if wish == "bfloat16" and not has:
-        raise MachineError(
-            "this device has no bf16 arithmetic",
-            where=device,
-            do='set precision = "float32", or "auto"',
+        self.objective, self.loader = objective, loader
+        if hasattr(objective, "reduce"):
+            objective.reduce = ranks.sum
+        self.config, self.context, self.ranks = config, context, ranks
+        self.console = context.console if ranks.main else Console(quiet=True)
+        self.rates, self.health = Schedule(config), Health(config)
+        self.gates = Gates(config, self.rates.final)
+        self.probes = Probes(probes, config.probe_every, config.seed)
+        self.work = Work(model, mtp=bool(getattr(objective, "mtp_weight", 0)))
+        self.trainee = one = Trainee(model, objective, config, context, ranks, self._samples())
+        self.metrics = context.scratch / "metrics.jsonl"
+        self.checkpoints = Checkpoints(
+            context.scratch / "checkpoints",
+            settings={"config": config.model_dump(mode="json"), "data": loader.identity},
+            environment=environment(one.device, one.dtype, ranks.size, one.compiled),
+            note=self.console.note,
+            keep=config.keep,
+            export=one.exporter(export),
+            ranks=ranks,
+            defaults=config.defaults(),
         )
-    if wish == "float32" or (wish == "auto" and (not has or width < BF16_WIDTH)):
-        return torch.float32
-    return torch.bfloat16
+        self.found = self.checkpoints.load(model, one.optimizer, self.metrics, one.averages)
+        self.progress = self.found or Progress()
+        before = self.progress.extra
+        if before:
+            self.health.restore(before["health"])
+            self.gates.restore(before["gates"])
+            self.checkpoints.held = {self.health.anchor} - {None}
+        self.forward = one.foresight.forward(one.shapes, before.get("forward_tokens"))
+        self.clock = SaveClock(context.checkpoint_seconds)
+        self.peak = peak(one.device, one.dtype)
+        self.tokens_here, self.seconds_here = 0, 0.0
 
+    @contextmanager
+    def open(self, title: str) -> Iterator[None]:
+        """The logs, from where the run stands."""
+        step, length = self.progress.step, self.progress.metrics_bytes
+        if self.found:
+            self.console.note(f"{title}: goes on at step {step} of {self.gates.last}")
+        meter = Meter(self.context.scratch, step, length, title) if self.ranks.main else NoMeter()
+        with meter as self.meter:
+            yield
 
-def _one_step(
-    model: nn.Module,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    parts: list[Rows],
-    config: TrainConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    step: int,
-) -> _Step:
-    """Forward and backward of each micro-batch, then the update."""
-    torch.manual_seed(_seed(config.seed, step))
-    optimizer.zero_grad(set_to_none=True)
-    cast = torch.autocast(device.type, dtype) if dtype != torch.float32 else nullcontext()
-    value = torch.zeros((), dtype=torch.float64, device=device)
-    weight = torch.zeros((), dtype=torch.float64, device=device)
-    sums: dict[str, float] = {}
-    for part in parts:
-        with cast:
-            loss = objective(model, part.to(device))
-        if loss.value.requires_grad:
-            loss.value.backward()
-        value += loss.value.detach()
-        weight += loss.weight
-        for name, figure in loss.figures.items():
-            sums[name] = sums.get(name, 0.0) + figure * float(loss.weight)
-    total = float(weight)
-    learning_rate = schedule.rate(config, step)
-    tokens = sum(part.num_tokens for part in parts)
-    outcome = _Step(None, None, learning_rate, {}, tokens)
-    if total == 0:
-        return replace(outcome, skipped="no weight")
-    mean = float(value) / total
-    if not _finite(mean):
-        return replace(outcome, skipped="loss")
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = optim.mean_and_clip(parameters, total, config.clip)
-    if not _finite(norm):
-        return replace(outcome, loss=mean, skipped="gradient")
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    figures = {name: figure / total for name, figure in sums.items()}
-    return replace(outcome, loss=mean, grad_norm=norm, figures=figures)
+    def begin(self) -> None:
+        """Before the first step: the probes, and the state that a rollback may need."""
+        if self.found is None:
+            self._probe()
+            if self.health.goes_back:
+                self._save(anchor=True)
 
+    def step(self, bar: Bar) -> None:
+        """One step, its line in the logs, and what a fault or a probe asks for."""
+        began, step = time.perf_counter(), self.progress.step
+        data = step + self.health.shift
+        position = self.loader.state(data) if hasattr(self.loader, "state") else {}
+        self.health.enter(position.get("phase"))
+        parts = self.forward.split(self._rows(data))
+        try:
+            outcome = learn(self.trainee, self.health, parts, data, self.rates(step))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            rows, length = max((part.tokens.shape for part in parts), key=math.prod)
+            raise self.trainee.foresight.too_much(rows * length, length, error) from error
+        if hasattr(self.objective, "end_step"):
+            self.objective.end_step(self.trainee.model, outcome.learned)
+        seconds = time.perf_counter() - began
+        bad = outcome.fault is not None and not outcome.learned
+        self._count(outcome.tokens, seconds, bad)
+        timing = {"step": step, "seconds": seconds, "tokens_per_second": outcome.tokens / seconds}
+        if self.peak:
+            timing["mfu"] = self.work.of(parts) / seconds / self.peak
+        record = outcome.record(step, self.progress.tokens) | position
+        if outcome.fault is not None:
+            record["fault"] = outcome.fault.told(data, self._names(data))
+        self.meter.step(record, timing)
+        shown = {} if outcome.loss is None else {"loss": outcome.loss}
+        bar.advance(1, **shown, **{"tok/s": self.tokens_here / self.seconds_here})
+        if bad and self.health.goes_back:
+            self._go_back(outcome.fault)
+            bar.advance(self.progress.step - step - 1)
+        elif self.progress.bad_in_row >= self.config.max_bad_steps:
+            raise self._diverged(outcome.fault, step - self.progress.bad_in_row + 1, step)
+        else:
+            self._probe()
 
-def _after(progress: Progress, outcome: _Step, seconds: float) -> Progress:
-    bad = outcome.skipped in ("loss", "gradient")
-    return replace(
-        progress,
-        step=progress.step + 1,
-        tokens=progress.tokens + outcome.tokens,
-        skipped=progress.skipped + bad,
-        bad_in_row=progress.bad_in_row + 1 if bad else 0,
-        seconds=progress.seconds + seconds,
-    )
+    def save_where_due(self, stopping: bool) -> None:
+        """A checkpoint by the clock, at an anchor, where one is to be kept, and at the end."""
+        step, every = self.progress.step, self.config.keep.every
+        if step == self.health.anchor:
+            return  # it has just been gone back to
+        anchor = self.health.is_anchor(step, self.gates.last)
+        fixed = anchor or stopping or step == self.gates.last or (every and step % every == 0)
+        if not self.ranks.any(bool(fixed) or (self.clock.due() and not self.health.spiked)):
+            return
+        if self.health.goes_back:
+            broken = not_finite(self.trainee.model, self.trainee.optimizer)
+            if self.ranks.any(broken is not None):
+                # Gone back from at anchors alone, which no clock decides; else the next loss tells.
+                if anchor:
+                    self._go_back(Fault("state", broken or "a tensor of another process"))
+                return
+        self._save(anchor)
 
+    def end(self) -> dict[str, Any]:
+        """The model as it is given away, and the figures."""
+        self.trainee.give()
+        costs, seconds = self.clock.costs, self.seconds_here
+        return {
+            "steps": self.progress.step,
+            **losses(self.metrics, self.progress.step),
+            "tokens": self.progress.tokens,
+            "skipped": self.progress.skipped,
+            "passed_over": self.health.shift,
+            "seconds": self.progress.seconds,
+            "tokens_per_second": self.tokens_here / seconds if seconds else None,
+            "precision": str(self.trainee.dtype).removeprefix("torch."),
+            "parameters": self.trainee.num_parameters,
+            "flops_per_token": self.work.per_token,
+            "blocks": self.trainee.compiled,
+            "tokens_at_once": self.forward.tokens,
+            "saves": len(costs),
+            "save_seconds": sum(costs) / len(costs) if costs else None,
+            "resumed_at": self.found.step if self.found else None,
+            **self.gates.figures(),
+        }
 
-def _record(step: int, outcome: _Step, progress: Progress) -> dict[str, Any]:
-    """A line of metrics.jsonl. Steps count from 0, as in loader.rows."""
-    record = {
-        "step": step,
-        "loss": outcome.loss,
-        "grad_norm": outcome.grad_norm,
-        "learning_rate": outcome.learning_rate,
-        "tokens": progress.tokens,
-        **{name: figure for name, figure in outcome.figures.items() if _finite(figure)},
-    }
-    if outcome.skipped:
-        record["skipped"] = outcome.skipped
-    return record
+    def _count(self, tokens: int, seconds: float, bad: bool) -> None:
+        now = self.progress
+        self.progress = replace(
+            now,
+            step=now.step + 1,
+            tokens=now.tokens + tokens,
+            skipped=now.skipped + bad,
+            bad_in_row=now.bad_in_row + 1 if bad else 0,
+            seconds=now.seconds + seconds,
+        )
+        self.tokens_here += tokens
+        self.seconds_here += seconds
 
+    def _probe(self) -> None:
+        """What the probes say of the model as it would be given away now, to logs and gates."""
+        step = self.progress.step
+        due = self.probes.due(step, self.gates.last)
+        figures = self.probes.measured(due, self.trainee.measured)
+        if figures:
+            self.meter.probe(step, figures)
+        self.gates.measured(figures, step)
 
-class _SaveClock:
-    """When the next checkpoint is due: after `every` seconds, but never for more than SAVE_SHARE of the time.
+    def _save(self, anchor: bool = False) -> None:
+        step = self.progress.step
+        if anchor:
+            self.health.anchored(step)
+            self.checkpoints.held = {step}
+        length, digest = self.meter.position()
+        extra = {
+            "health": self.health.state(),
+            "gates": self.gates.state(),
+            "forward_tokens": self.forward.tokens,
+        }
+        self.progress = replace(
+            self.progress, metrics_bytes=length, metrics_sha256=digest, extra=extra
+        )
+        one = self.trainee
+        cost = self.checkpoints.save(one.model, one.optimizer, self.progress, one.averages)
+        self.clock.saved(cost)
+        self.meter.timing({"step": step - 1, "save_seconds": cost})
 
-    An interval of 0 saves after every step, whatever it costs.
-    """
+    def _go_back(self, fault: Fault) -> None:
+        """To the anchor; the steps from there on read what comes after the step that had the fault."""
+        step, health = self.progress.step - 1, self.health
+        data = step + health.shift
+        told = fault.told(data, self._names(data))
+        one = self.trainee
+        before = self.checkpoints.back_to(
+            health.anchor, one.model, one.optimizer, self.metrics, one.averages
+        )
+        health.return_from(step, told, before.extra["health"])
+        self.gates.restore(before.extra["gates"])
+        faults = before.skipped + len(health.returns)
+        self.progress = replace(before, skipped=faults, seconds=self.progress.seconds)
+        self.meter.cut(before.step, before.metrics_bytes)
+        for line in health.returns:
+            self.meter.fault(line)
+        self.console.note(f"{fault.reason} at step {step}: back to step {before.step}")
+        if len(health.returns) >= self.config.max_bad_steps:
+            raise self._diverged(fault, before.step, step)
 
-    def __init__(self, every: float):
-        self._every, self.costs = every, []
-        self._last = time.monotonic()
+    def _diverged(self, fault: Fault, first: int, last: int) -> RecipeError:
+        good = [folder.name for folder in self.checkpoints.steps()]
+        return self.health.diverged(fault, first, last, self.rates(last), good)
 
-    def due(self) -> bool:
-        cost = self.costs[-1] if self.costs and self._every else 0.0
-        return time.monotonic() - self._last >= max(self._every, cost / SAVE_SHARE)
+    def _rows(self, step: int) -> Rows:
+        """This process's part of a step's rows."""
+        part = self.ranks.part
+        return self.loader.rows(step) if part[1] == 1 else self.loader.rows(step, part)
 
-    def saved(self, cost: float) -> None:
-        self.costs.append(cost)
-        self._last = time.monotonic()
+    def _names(self, step: int) -> list[str]:
+        return self.loader.names(step) if hasattr(self.loader, "names") else []
 
-
-def _seed(seed: int, step: int) -> int:
-    """63 bits out of (seed, step). Hashed, since torch's CPU generator reads the low 32 bits alone."""
-    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def _flops(model: nn.Module, parts: list[Rows]) -> float:
-    """Operations of a step (train/meter.py)."""
-    per_token, per_key = flops_per_token(model)
-    tokens = sum(part.num_tokens for part in parts)
-    keys = sum(int((part.positions[part.segments > 0] + 1).sum()) for part in parts)
-    return per_token * tokens + per_key * keys
-
-
-def _finite(value: float) -> bool:
-    return -float("inf") < value < float("inf")
-
-
-def _environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(dtype).removeprefix("torch."),
-    }
-
-
-def _losses(path: Any, steps: int) -> dict[str, float | None]:
-    """Mean loss of the first and of the last twentieth of the steps, out of the log."""
-    with open(path, encoding="utf-8") as file:
-        values = [json.loads(line)["loss"] for line in file]
-    share = max(1, steps // 20)
-    means = {}
-    for name, part in (("loss_first", values[:share]), ("loss", values[-share:])):
-        known = [value for value in part if value is not None]
-        means[name] = sum(known) / len(known) if known else None
-    return means
-
-
-def _diverged(progress: Progress, outcome: _Step, checkpoints: Checkpoints) -> RecipeError:
-    last, count = progress.step - 1, progress.bad_in_row
-    good = [folder.name for folder in checkpoints.steps()]
-    return RecipeError(
-        f"{count} steps in a row had no finite {outcome.skipped}",
-        where=f"steps {last - count + 1} to {last} (their places in the data as well)",
-        wanted="a finite loss and gradient",
-        got=f"learning rate {outcome.learning_rate:.3g}",
-        do="lower learning_rate, lengthen warmup, or look at these rows; "
-        + (f"{good[-1]} is saved" if good else "no checkpoint was written yet"),
-    )
+    def _samples(self) -> list[Rows]:
+        """The rows of the first step of each span; those of other steps may be a little longer."""
+        starts = [0, *accumulate(span.steps for span in self.config.spans)]
+        return [self._rows(start) for start in starts[: len(starts) - 1 or 1]]

@@ -1,19 +1,15 @@
-"""What a run writes down: metrics.jsonl (exact), timing.jsonl (clock), TensorBoard events.
+"""What a run writes down: metrics.jsonl (exact), timing.jsonl (clock), TensorBoard, a tracker if asked.
 
 metrics.jsonl holds one object a step, with deterministic fields only, so that the log of a run that
-was killed and resumed is bitwise that of one that was not. Seconds and rates stand in timing.jsonl,
-where a step that was done twice appears twice. TensorBoard shows both, under <scratch>/tensorboard.
+was killed and resumed is bitwise that of one that was not:
 
-Work of one step, forward and backward, in floating-point operations:
+    {"step": 7, "loss", "grad_norm", "learning_rate", "tokens", the objective's figures,
+     the loader's ("phase", "epoch/<source>" ...), and of a fault "fault" and, not taken, "skipped"}
+    {"step": 8, "probe": {"needle/found": 0.93}}      measured after 8 steps
+    {"step": 4, "fault": {..., "at": 7}}              back to the state after 4 steps (train/health.py)
 
-    6 N tokens + 12 L A sum_t keys(t)
-
-N: parameters that multiply activations (the embedding table only where it is the head too), L:
-layers, A: heads x head size, keys(t): tokens that token t attends to, itself included, so packing and
-the causal mask are in it. The first term is arXiv:2001.08361, section 2.1 (C = 6 N D); the second
-counts the two products of attention (2 A keys each, times 3 for the backward pass). Norms,
-activations and the recomputation of checkpointed layers are not counted.
-MFU = work / (seconds x peak of the device).
+Only lines of the first kind have a "loss". Seconds and rates stand in timing.jsonl, where a step that
+was done twice appears twice. TensorBoard shows both, under <scratch>/tensorboard.
 """
 
 import errno
@@ -25,33 +21,21 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from torch import nn
-
 from endonym.core.artifact import machine_error
-from endonym.model.experts import MoE
-
-# Dense bf16 operations per second, from NVIDIA's data sheets of the SXM parts. Others: no MFU.
-PEAKS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
+from endonym.train.track import tracker
 
 
 class Meter:
-    """The three logs of one run, opened at the place where a checkpoint left them."""
+    """The logs of one run, opened at the place where a checkpoint left them."""
 
-    def __init__(self, scratch: Path, step: int, metrics_bytes: int):
+    def __init__(self, scratch: Path, step: int, metrics_bytes: int, title: str = "train"):
         self.path = scratch / "metrics.jsonl"
         self._timing_path = scratch / "timing.jsonl"
         scratch.mkdir(parents=True, exist_ok=True)
-        self._metrics = _open_at(self.path, metrics_bytes)
+        self._track = tracker(scratch, title)
         self._timing = FileIO(self._timing_path, "a")
-        self._digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while metrics_bytes and (block := file.read(min(metrics_bytes, 1 << 20))):
-                self._digest.update(block)
-                metrics_bytes -= len(block)
-        from torch.utils.tensorboard import SummaryWriter  # 0.2 s, and only a run needs it
-
-        self._board = SummaryWriter(str(scratch / "tensorboard"), purge_step=step)
+        self._metrics = self._board = None
+        self.cut(step, metrics_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -61,19 +45,39 @@ class Meter:
         self._timing.close()
         with suppress(OSError):  # a full disk; metrics.jsonl has said so, or holds the same values
             self._board.close()
+        if self._track:
+            self._track[1]()
+
+    def cut(self, step: int, metrics_bytes: int) -> None:
+        """Goes on after `step` steps and so many bytes of metrics.jsonl; what stood behind is dropped."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._board.close()
+        self._metrics = _open_at(self.path, metrics_bytes)
+        self._digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            while metrics_bytes and (block := file.read(min(metrics_bytes, 1 << 20))):
+                self._digest.update(block)
+                metrics_bytes -= len(block)
+        from torch.utils.tensorboard import SummaryWriter  # 0.2 s, and only a run needs it
+
+        board = self.path.with_name("tensorboard")
+        self._board = SummaryWriter(str(board), purge_step=step)
 
     def step(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
         """One step's exact figures and its times. MachineError where the disk is full."""
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        _append(self._metrics, line, self.path)
-        self._digest.update(line)
+        self._write(record)
         self.timing(timing)
-        try:
-            for name, value in {**record, **timing}.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(f"train/{name}", value, record["step"])
-        except OSError as error:  # from an earlier write: TensorBoard's run in a thread
-            raise machine_error(error, self.path.with_name("tensorboard")) from error
+        self._show("train", {**record, **timing}, record["step"])
+
+    def probe(self, step: int, figures: dict[str, float]) -> None:
+        """What the probes said after `step` steps."""
+        self._write({"step": step, "probe": figures})
+        self._show("probe", figures, step)
+
+    def fault(self, line: dict[str, Any]) -> None:
+        """A return to an earlier state, and why."""
+        self._write(line)
 
     def timing(self, record: dict[str, Any]) -> None:
         """A line of timing.jsonl alone, such as the cost of a save."""
@@ -84,33 +88,65 @@ class Meter:
         os.fsync(self._metrics.fileno())
         return self._metrics.tell(), self._digest.hexdigest()
 
+    def _write(self, record: dict[str, Any]) -> None:
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        _append(self._metrics, line, self.path)
+        self._digest.update(line)
 
-def flops_per_token(model: nn.Module) -> tuple[float, float]:
-    """(operations per token, operations per attended key): the two terms of the head of this file."""
-    config = model.config
-    tables = {
-        id(parameter): parameter.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    total = sum(parameter.numel() for parameter in model.parameters())
-    tied = getattr(config, "tie_word_embeddings", False)
-    products = total if tied else total - sum(tables.values())
-    for module in model.modules():
-        if isinstance(module, MoE):  # a token passes K of N experts
-            share = 1 - module.router.experts.chosen / module.router.experts.count
-            products -= share * sum(p.numel() for p in module.experts.parameters())
-    heads = getattr(config, "num_attention_heads", 1)
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 6.0 * products, 12.0 * getattr(config, "num_hidden_layers", 0) * heads * size
+    def _show(self, group: str, figures: dict[str, Any], step: int) -> None:
+        shown = {
+            f"{group}/{name}": value
+            for name, value in figures.items()
+            if name != "step" and isinstance(value, int | float)
+        }
+        try:
+            for name, value in shown.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:  # from an earlier write: TensorBoard's run in a thread
+            raise machine_error(error, self.path.with_name("tensorboard")) from error
+        if self._track:
+            self._track[0](shown, step)
 
 
-def peak(device: torch.device, precision: torch.dtype) -> float | None:
-    """Peak operations per second of a device in bf16, where it is known."""
-    if device.type != "cuda" or precision != torch.bfloat16:
-        return None
-    return PEAKS.get(torch.cuda.get_device_name(device))
+class NoMeter(Meter):
+    """Of a process that is not the main one: it writes nothing."""
+
+    def __init__(self):
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def cut(self, step: int, metrics_bytes: int) -> None:
+        pass
+
+    def step(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
+        pass
+
+    def probe(self, step: int, figures: dict[str, float]) -> None:
+        pass
+
+    def fault(self, line: dict[str, Any]) -> None:
+        pass
+
+    def timing(self, record: dict[str, Any]) -> None:
+        pass
+
+    def position(self) -> tuple[int, str]:
+        return 0, hashlib.sha256().hexdigest()
+
+
+def losses(path: Path, steps: int) -> dict[str, float | None]:
+    """Mean loss of the first and of the last twentieth of `steps` steps, out of metrics.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        lines = (json.loads(line) for line in file)
+        values = [line["loss"] for line in lines if "loss" in line]
+    share = max(1, steps // 20)
+    means = {}
+    for name, part in (("loss_first", values[:share]), ("loss", values[-share:])):
+        known = [value for value in part if value is not None]
+        means[name] = sum(known) / len(known) if known else None
+    return means
 
 
 def _open_at(path: Path, length: int) -> FileIO:
