@@ -71,6 +71,10 @@ def larger(spec: dict[str, Any], turns: Turns) -> None:
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:
+    import os
+
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+
     import torch
     from trl.experimental.gkd import GKDTrainer
 

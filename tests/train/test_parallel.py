@@ -29,6 +29,7 @@ SAME = [
     "shared:2:context=2",
     "lora:2",
     "foreign:2",
+    "tied:1:offload=1",
 ]
 RESUMED = {
     "untied:1:in=up": "untied:2:in=up,stop=10",
@@ -190,6 +191,19 @@ def test_a_layout_that_does_not_fit_is_refused():
         Layout(replicate=2, shard=3).filled(4)
     with pytest.raises(RecipeError, match="layout does not fit"):
         Layout(context=3).filled(4)
+
+
+def test_experts_that_are_not_there_cannot_be_divided():
+    with pytest.raises(RecipeError, match="no experts"):
+        parallel._refuse_indivisible(together.model(), Layout(expert=2))
+    parallel._refuse_indivisible(together.model(experts=together.EXPERTS), Layout(expert=2))
+
+
+def test_weights_of_four_bits_are_not_divided():
+    net = together.model()
+    net.packed = torch.nn.Parameter(torch.zeros(3, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(MachineError, match="four bits"):
+        parallel._refuse_indivisible(net, Layout())
 
 
 def test_the_copy_without_weights_has_shapes_and_ties_but_no_memory():

@@ -29,7 +29,7 @@ from endonym.model.config import ModelConfig
 from endonym.model.decoder import Decoder, initialise
 from endonym.model.foreign import ForeignLM
 from endonym.stages.training import BalanceConfig, NextTokens
-from endonym.train import loop
+from endonym.train import loop, optim
 from endonym.train.config import TrainConfig
 from endonym.train.probe import Probe
 from endonym.train.stop import Stopped
@@ -191,8 +191,13 @@ def job(text: str, folder: Path, number: int):
     scratch = folder / f"run-{named.pop('in', number)}"
     scratch.mkdir(exist_ok=True)
     stop = int(named.pop("stop", 0)) or None
+    offload = bool(named.pop("offload", 0))
+    if offload:
+        # What moves tensors to a GPU and back is torch's; all around it is the same without one.
+        optim._refuse_without_offload = lambda model: None
     here = Context(
         scratch=scratch,
+        offload=offload,
         threads=1,
         rows_per_device=2,
         checkpoint_seconds=1e9,

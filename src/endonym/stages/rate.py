@@ -35,7 +35,7 @@ class RateConfig(Config):
     """The score is kept as score_<name>; a score of this name that is there already is replaced."""
     scale: Literal["sigmoid", "raw"] = "sigmoid"
     """Of a reward r: 1 / (1 + exp(-r)), between 0 and 1, or r itself. JAI-1 keeps texts whose fluency
-    score is above 0.88 (section 11.5) and does not say on which scale: sigmoid is our reading."""
+    score is above 0.88 (arXiv:2510.08620) and does not say on which scale: sigmoid is our reading."""
     longest: int = Field(default=1024, gt=0)
     """Tokens of a text that a reward model reads; of a longer one the beginning is judged. TRL's
     max_length."""
@@ -59,7 +59,7 @@ def rate(
 
     model: a reward model scores each text as an assistant's words without a prompt, as the pairs of
     synth/fluency.py are; a language model scores log2 p(text) / bytes, minus its bits per byte
-    (eval/likelihood.py), which ranks as perplexity does (CCNet, arXiv:1911.00359, section 3.3) and
+    (eval/likelihood.py), which ranks as perplexity does (CCNet, arXiv:1911.00359) and
     needs no common tokenizer. Higher is better in both. An empty text has no score.
 
     With at_least or at_most what is outside is left out, and so is what has no score. Without, all

@@ -25,7 +25,7 @@ COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 """How families name the number of layers."""
 
 INNER = ("text_config", "endonym")
-"""Where config.json keeps the decoder's sizes if not at the top: families with vision, and our own decoder."""
+"""Where config.json keeps the sizes if not at the top: families with vision, and our own decoder."""
 
 HEAD = "lm_head.weight"
 FIRST = re.compile(r"\b(embed(?!_out)|wte|wpe|word_embeddings)")

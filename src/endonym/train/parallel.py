@@ -151,8 +151,10 @@ def ranks(context: Context) -> Ranks:
                 got="1",
                 do="call train.launch.spread, or run the recipe with --nproc",
             )
-        return Ranks()
-    return _group(context.layout.filled(size), context.device)
+        if not context.offload:
+            return Ranks()  # else FSDP does it, for a group of one
+    cuda = context.device.startswith("cuda")
+    return _group(context.layout.filled(size), context.device if cuda else "cpu")
 
 
 @cache
@@ -164,10 +166,11 @@ def _group(layout: Layout, device: str) -> Ranks:
             wanted=f"expert: a number that divides shard = {layout.shard}",
             got=layout.expert,
         )
-    cuda = device.startswith("cuda")
+    cuda = device != "cpu"
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **alone)
     sizes = (layout.replicate, layout.shard // layout.expert, layout.context, layout.expert)
     mesh = init_device_mesh("cuda" if cuda else "cpu", sizes, mesh_dim_names=DIMENSIONS)
     return Ranks(dist.get_rank(), dist.get_world_size(), layout, mesh)
@@ -286,14 +289,9 @@ def shard(
     if checkpointing:
         _checkpoint(model)
     if ranks.mesh is None:
-        if offload:
-            raise MachineError(
-                "offloading works with a divided model only",
-                where="--offload",
-                do="run with --nproc, or without --offload",
-            )
         model.to(device)
         return
+    _refuse_indivisible(model, ranks.layout)
     _quiet()
     step._plain, step._slice = (_without_weights(model),), ranks.slice
     mesh, layout = ranks.mesh, ranks.layout
@@ -309,7 +307,7 @@ def shard(
         "mp_policy": MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
         if low
         else MixedPrecisionPolicy(),
-        "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(device.type == "cuda") if offload else OffloadPolicy(),
     }
     exact = {**policy, "mp_policy": MixedPrecisionPolicy()}
     for module in list(model.modules()):
@@ -328,6 +326,24 @@ def shard(
         if each.requires_grad:
             each.register_hook(ranks.sum)
     _divide(step, copies, {**policy, "ignored_params": scalars})
+
+
+def _refuse_indivisible(model: nn.Module, layout: Layout) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise MachineError(
+                "weights of four bits cannot be divided among processes",
+                where=name,
+                got=parameter.dtype,
+                do='train with --nproc 1, or with adapter.method = "lora"',
+            )
+    if layout.expert > 1 and not any(isinstance(each, MoE) for each in model.modules()):
+        raise RecipeError(
+            "there are no experts to be divided among processes",
+            where="--layout",
+            wanted="a decoder of ours with experts, or expert = 1",
+            got=f"expert = {layout.expert}",
+        )
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -45,7 +45,7 @@ def run(work: Work, count: int, context: Context) -> Ends:
     executor.update_parameters(**{**tasks, **settings})
     job = executor.submit(_Task(work))
     context.console.note(
-        f"job {job.job_id}: {count} processes on {nodes} nodes, logs {job.paths.folder}"
+        f"job {job.job_id}: {count} processes, nodes: {nodes}, logs in {job.paths.folder}"
     )
     with HandingOn(lambda signum, again: job.cancel()) as signals:
         while not job.done():
