@@ -2,7 +2,7 @@
 
 Packed rows of text-like documents, bfloat16, AdamW, train() as a user runs it: dense models of 100M,
 350M and 1B parameters and one with experts, each as it is and compiled. MFU counts operations as
-train/meter.py does, the first steps left out. Without a GPU only --tiny runs (on the CPU, without MFU):
+train/work.py does, the first steps left out. Without a GPU only --tiny runs (on the CPU, without MFU):
 does it run at all?
 """
 

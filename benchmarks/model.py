@@ -462,7 +462,7 @@ def _take_turns(
     """Turns of work and turns of checking what the last one gave, after a warm-up that is checked."""
     import torch
 
-    from endonym.train import meter
+    from endonym.train import work as speed
 
     kind, precision = spec["work"], spec["precision"]
     on_gpu = spec["device"] == "cuda"
@@ -491,7 +491,7 @@ def _take_turns(
         "difference": check(given),
         "before_bytes": before,
         "device_peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "device_speed": meter.peak(torch.device(spec["device"]), getattr(torch, precision)),
+        "device_speed": speed.peak(torch.device(spec["device"]), getattr(torch, precision)),
     }
     turns.ready(**facts, answers=given if kind == "decoding" else None)
     given = None

@@ -50,15 +50,16 @@ def test_the_same_settings_give_the_same_documents(tmp_path, text):
     assert one == two and one != other
 
 
-def test_lists_are_said_twice_in_another_order(tmp_path, text):
-    _, rows = run(tmp_path, text, lists=1.0, listed=[3, 5], amount=30)
-    orders = set()
+def test_lists_are_said_several_times(tmp_path, text):
+    _, rows = run(tmp_path, text, lists=1.0, listed=[2, 4], amount=30)
+    said = set()
     for row in rows:
         lines = row.text.splitlines()
-        first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
-        assert 3 <= len(first) <= 5 and sorted(first) == sorted(second)
-        orders.add(first == second)
-    assert False in orders
+        first = list(dict.fromkeys(lines))
+        times, rest = divmod(len(lines), len(first))
+        assert 2 <= len(first) <= 4 and not rest and lines == first * times
+        said.add(times)
+    assert said == {3, 4, 5, 6}
     _, mixed = run(tmp_path, text, lists=0.5, amount=60)
     assert 15 < sum("secret" not in row.text for row in mixed) < 45
 

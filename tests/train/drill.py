@@ -241,9 +241,14 @@ def kill_drill(folder: Path, chance: random.Random, kind: Kind, inside: int, out
                 status = ended(fork(here, killer, kind.work))
                 done["in a save"] += status == -9
             else:
-                child = fork(here, work=kind.work)
-                time.sleep(chance.uniform(0.0, seconds))
-                os.kill(child, signal.SIGKILL)
+                wait = chance.uniform(0.0, seconds)
+                began, child = time.monotonic(), fork(here, work=kind.work)
+                while time.monotonic() - began < wait and status_of(child) is None:
+                    time.sleep(0.001)
+                if status_of(child) is None:
+                    os.kill(child, signal.SIGKILL)
+                else:  # too late: the machine is less busy than it was
+                    seconds = max(seconds / 2, time.monotonic() - began)
                 status = ended(child)
                 done["at random"] += status == -9
             assert status in (0, -9), status

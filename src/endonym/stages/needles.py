@@ -27,11 +27,11 @@ class NeedlesConfig(Config):
     hidden: tuple[int, int] = (1, 4)
     """Needles of a document: at least, at most."""
     lists: float = Field(default=0.0, ge=0, le=1)
-    """Share of the documents that are lists instead: keys and numbers, and all of them again in another
-    order. A small model learns to look back from these within minutes, from running text alone in hours:
-    a needle's digits are a few tokens of hundreds."""
-    listed: tuple[int, int] = (3, 7)
-    """Lines of a list: at least, at most, before they are said again."""
+    """Share of the documents that are lists instead: keys and numbers, said several times over. A small
+    model learns to look back from these in minutes (0.7M parameters: half a million tokens), and has not
+    learnt it from needles in running text after twice as many: their digits are a few tokens of hundreds."""
+    listed: tuple[int, int] = (1, 4)
+    """Lines of a list: at least, at most."""
     digits: int = Field(default=7, gt=0, le=18)
     """Of a hidden number. RULER: 7."""
     seed: int = 0

@@ -122,10 +122,10 @@ def document(haystack: str, hidden: Sequence[Needle], random: Random) -> str:
 
 
 def listing(told: Sequence[Needle], random: Random) -> str:
-    """A training text without a haystack: the needles' keys and numbers, one on a line, and all of them
-    again in another order. Whoever predicts the second half has looked the numbers up."""
+    """A training text without a haystack: the needles' keys and numbers, one on a line, said three to
+    six times. Whoever predicts what comes after the first time has looked it up."""
     lines = [needle.key + needle.answer for needle in told]
-    return "\n".join([*lines, *random.sample(lines, len(lines))])
+    return "\n".join(lines * random.randint(3, 6))
 
 
 @lru_cache(maxsize=64)

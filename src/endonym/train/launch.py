@@ -75,7 +75,9 @@ def spread(
     for old in told.iterdir():
         old.unlink()
     count = processes(context)
-    work = Work(stage, config, _plain(context, count), context.console.quiet, out, inputs, told)
+    work = Assignment(
+        stage, config, _plain(context, count), context.console.quiet, out, inputs, told
+    )
     if context.slurm is not None:
         from endonym.train import slurm
 
@@ -98,7 +100,7 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Work:
+class Assignment:
     """What a worker is told; all of it can be pickled for a process of our own."""
 
     stage: Stage
@@ -154,7 +156,7 @@ def _plain(context: Context, count: int) -> dict[str, Any]:
     return {each.name: getattr(here, each.name) for each in fields(here) if each.name != "console"}
 
 
-def _run_here(work: Work, count: int) -> Ends:
+def _run_here(work: Assignment, count: int) -> Ends:
     import torch.distributed as dist
     from torch.multiprocessing import start_processes
 
@@ -197,7 +199,7 @@ def _send(workers: list[BaseProcess], signum: int, again: bool) -> None:
             os.kill(worker.pid, signal.SIGKILL if again else signum)
 
 
-def _worker(local_rank: int, work: Work, parent: int) -> None:
+def _worker(local_rank: int, work: Assignment, parent: int) -> None:
     """Entry of a spawned process."""
     # A terminal sends its Ctrl-C to all of its session: the workers get it from their parent, once.
     os.setsid()

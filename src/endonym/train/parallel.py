@@ -122,9 +122,7 @@ class Ranks:
             return
         store = dist.distributed_c10d._get_default_store()
         arrived = store.add("arrived", 1)
-        number = -(
-            -arrived // self.size
-        )  # of this barrier, since nobody passes the one before alone
+        number = (arrived - 1) // self.size  # nobody passes a barrier alone, so it has these `size`
         if arrived % self.size == 0:
             store.set(f"barrier {number}", b"all are here")
         store.wait([f"barrier {number}"], PATIENCE)

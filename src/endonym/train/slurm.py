@@ -19,12 +19,12 @@ from typing import Any
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.lang.extras import need
-from endonym.train.launch import Ends, HandingOn, Work
+from endonym.train.launch import Assignment, Ends, HandingOn
 
 POLL_SECONDS = {"slurm": 5.0, "local": 0.1}
 
 
-def run(work: Work, count: int, context: Context) -> Ends:
+def run(work: Assignment, count: int, context: Context) -> Ends:
     """Sends the job off and returns when it has ended. RecipeError where processes and nodes do not fit."""
     submitit = need("submitit", "slurm", "training as a Slurm job")
     settings = dict(context.slurm or {})
@@ -57,7 +57,7 @@ def run(work: Work, count: int, context: Context) -> Ends:
 class _Task:
     """One task of the job."""
 
-    work: Work
+    work: Assignment
 
     def __call__(self) -> None:
         from submitit.helpers import TorchDistributedEnvironment
