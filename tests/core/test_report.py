@@ -366,6 +366,21 @@ def test_probes_are_drawn_below_the_loss_and_torn_lines_passed_over(tmp_path):
     assert curves.curve({"name": "cpt", "metrics": str(path)})["probes"] is None
 
 
+def test_what_was_drawn_stands_beside_what_was_asked(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 0, "loss": 1.0}))
+    drawn = {
+        "<b>news": {"asked": 0.27, "share": 0.2698, "tokens": 540, "epochs": 0.5},
+        "english": {"asked": 0.73, "share": 0.7302, "tokens": 1460, "epochs": 2.0},
+        "unused": {"asked": 0.0, "share": 0.0, "tokens": 0, "epochs": 0.0},
+    }
+    one = stage("cpt", "model", metrics=str(path), mixture=drawn)
+    page = Page(report.render({"title": "t", "stages": [one]}))
+    at = page.texts.index("<b>news")
+    assert page.texts[at : at + 5] == ["<b>news", "27.0 %", "27.0 %", "540", "0.5"]
+    assert "unused" not in page.texts
+
+
 def test_a_needle_grid_says_its_worst_cell():
     cells = [
         {"length": length, "depth": depth, "found": 0.9 if length == 512 else depth}

@@ -35,6 +35,11 @@ def curve(stage: dict[str, Any]) -> dict[str, Any]:
         "notes": notes,
         "svg": charts.svg(charts.loss_curve(has_norms), points),
         "probes": _probes(Path(stage["metrics"])),
+        "drawn": [
+            {"source": source, **row}
+            for source, row in (stage.get("mixture") or {}).items()
+            if row.get("tokens")
+        ],
     }
 
 

@@ -37,6 +37,7 @@ def write_report(path: Path, run: dict[str, Any]) -> None:
             seconds: float, what making it took, also where it was reused
             reused: bool           config: {key: value} (those not at their default)
             figures: {key: scalar} metrics: path of metrics.jsonl, or None
+            mixture: {source: {asked, share, tokens, epochs}}, what a training stage drew
             bytes: int             licences: [str] }
         scoreboard: {
             columns: [{key, title, better: "higher" | "lower" | None, unit}]

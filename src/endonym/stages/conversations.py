@@ -82,7 +82,7 @@ def joined(rows: Iterator, most: int) -> Iterator:
 
 STAGE = Stage(
     name="conversations",
-    version=1,
+    version=2,  # 2: tools and weights are kept, function_call turns become tool_calls
     kind="conversations",
     config=ConversationsConfig,
     slots={"without": Slot("items", many=True, optional=True)},

@@ -195,6 +195,7 @@ def description(
         "scoreboard": in_units(boards[0]) if boards else None,
         "boards": [in_units(one) for one in boards[1:]],
         "comparisons": [_comparison(one, done) for one in recipe.report.curves],
+        "needles": _needles(done),
         "samples": _samples(recipe, done),
         "splits": _splits(done),
         "made_from": _made_from(recipe, done),
@@ -230,6 +231,7 @@ def _stage(one: Done) -> dict[str, Any]:
         "config": record["config"],
         "figures": {k: v for k, v in record["figures"].items() if isinstance(v, int | float | str)},
         "metrics": str(one.artifact.file("metrics.jsonl")) if has_metrics else None,
+        "mixture": record["figures"].get("mixture") or {},
         "bytes": sum(file["bytes"] for file in record["files"].values()),
         "licences": record["licences"],
     }
@@ -245,6 +247,26 @@ def _comparison(curves: Curves, done: dict[str, Done]) -> dict[str, Any]:
         for label, names in by_label(curves.lines, nodes).items()
     ]
     return {"title": curves.title, "lines": lines}
+
+
+def _needles(done: dict[str, Done]) -> list[dict[str, Any]]:
+    """The needle grids of the run's evaluations; the runs of one label by the means of their cells."""
+    grids: dict[str, list[list[dict[str, Any]]]] = {}
+    for one in done.values():
+        if one.artifact.kind == "scores" and "scores.json" in one.artifact.record["files"]:
+            cells = _json(one.artifact, "scores.json").get("needles")
+            if cells:
+                grids.setdefault(one.step.node.label, []).append(cells)
+    return [
+        {
+            "label": label,
+            "cells": [
+                {**runs[0], "found": sum(run["found"] for run in runs) / len(runs)}
+                for runs in zip(*several, strict=True)
+            ],
+        }
+        for label, several in grids.items()
+    ]
 
 
 def _samples(recipe: Recipe, done: dict[str, Done]) -> list[dict[str, Any]]:
