@@ -89,3 +89,17 @@ def test_further_tokens_are_predicted_by_their_weight(weight, changes):
     plain = NextTokens(BalanceConfig(), 0.0)(lm, rows())
     loss = NextTokens(BalanceConfig(), weight)(lm, rows())
     assert (loss.value > plain.value) == changes and ("mtp" in loss.figures) == changes
+
+
+def test_the_balance_within_rows_does_not_depend_on_how_a_step_is_split():
+    given = rows()
+    sums = []
+    for size in (2, 1):
+        lm = model(experts={**EXPERTS, "router": "softmax"})
+        objective = NextTokens(BalanceConfig(by_sequence=0.5), 0.05)
+        parts = [objective(lm, part) for part in given.split(size)]
+        sum(part.value for part in parts).backward()
+        router = lm.model.layers[0].mlp.router.weight.grad
+        sums.append((float(sum(part.value for part in parts).detach()), router))
+    assert sums[0][0] == pytest.approx(sums[1][0], rel=1e-6)
+    torch.testing.assert_close(sums[0][1], sums[1][1], rtol=1e-4, atol=1e-6)

@@ -87,7 +87,7 @@ def run(
     device: Device = "auto",
     threads: Threads = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Threads that encode text. Changes no address.")
+        int | None, typer.Option("--workers", help="Processes that tokenise text. Changes no address.")
     ] = None,
     rows_per_device: Annotated[
         int | None,

@@ -44,7 +44,7 @@ class Context:
 
     device:             "cpu", "cuda" or "cuda:N"
     threads:            compute threads of one process; None leaves the library's choice
-    workers:            threads that encode text; None leaves the tokenizer library's choice
+    workers:            processes that tokenise a table; None: this one, with the tokenizer library's threads
     rows_per_device:    rows of one forward pass; None lets the stage choose. Gradient accumulation
                         makes up the rest, so it changes speed and memory, not the result's address
     checkpoint_seconds: how often a training stage saves its state

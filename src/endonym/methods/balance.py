@@ -33,17 +33,21 @@ def balance(scores: Tensor, chosen: Tensor, real: Tensor | None = None) -> Tenso
     return _balance(scores.flatten(0, 1)[None], chosen.flatten(0, 1)[None], _flat(real))
 
 
-def balance_by_sequence(scores: Tensor, chosen: Tensor, real: Tensor | None = None) -> Tensor:
-    """The same within each sequence, averaged over them.
+def balance_by_sequence(
+    scores: Tensor, chosen: Tensor, real: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """The same within each sequence, averaged over them, by `weights` [B] where they are given.
 
     DeepSeek-V3, arXiv:2412.19437, eq. 17 to 20; K-EXAONE and Solar Open: coefficient 1e-4. A sequence
     is a row, as in Megatron, and not a document of it: the reports do not say, and a document of ten
     tokens cannot use 128 experts evenly. Rows without a token do not count.
     """
-    return _balance(scores, chosen, real)
+    return _balance(scores, chosen, real, weights)
 
 
-def _balance(scores: Tensor, chosen: Tensor, real: Tensor | None) -> Tensor:
+def _balance(
+    scores: Tensor, chosen: Tensor, real: Tensor | None, weights: Tensor | None = None
+) -> Tensor:
     share = scores / scores.sum(-1, keepdim=True)
     used = torch.zeros_like(share).scatter_(-1, chosen, 1.0)
     if real is None:
@@ -53,7 +57,8 @@ def _balance(scores: Tensor, chosen: Tensor, real: Tensor | None) -> Tensor:
     there = tokens.clamp(min=1)[:, None]
     f = (used * mask).sum(1) / there * (scores.shape[-1] / chosen.shape[-1])
     p = (share * mask).sum(1) / there
-    return (f * p).sum() / (tokens > 0).sum().clamp(min=1)
+    count = (tokens > 0).to(share.dtype) if weights is None else weights.to(share.dtype)
+    return ((f * p).sum(1) * count).sum() / count.sum().clamp(min=1e-9)
 
 
 def balanced(
@@ -62,18 +67,24 @@ def balanced(
     real: Tensor | None = None,
     whole: float = 0.0,
     by_sequence: float = 1e-4,
+    weights: Tensor | None = None,
 ) -> Loss:
     """The loss with the auxiliary ones of all layers added, by their coefficients; and its figures.
 
         L + sum over layers ( whole L_batch + by_sequence L_sequence )
 
     In units of the mean loss: what is added is multiplied by loss.weight, by which the loop divides.
+
+    weights [B]: of each row in loss.weight, which they sum up to. L_sequence is then their mean by it,
+    and a step does not depend on how its rows were split; that of the batch cannot but do so.
     """
     value = loss.value
-    for route in routes:
-        for factor, function in ((whole, balance), (by_sequence, balance_by_sequence)):
-            if factor:
-                value = value + factor * function(route.scores, route.chosen, real) * loss.weight
+    for scores, chosen in ((route.scores, route.chosen) for route in routes):
+        if whole:
+            value = value + whole * balance(scores, chosen, real) * loss.weight
+        if by_sequence:
+            part = balance_by_sequence(scores, chosen, real, weights)
+            value = value + by_sequence * part * loss.weight
     return Loss(value, loss.weight, {**loss.figures, **figures(routes, real)})
 
 

@@ -67,7 +67,9 @@ class NextTokens:
         for route in routes:
             new = load(route.chosen, route.scores.shape[-1], real)
             self.loads[route.layer] = self.loads.get(route.layer, 0) + new
-        return balanced(loss, routes, real, self.balance.whole, self.balance.by_sequence)
+        return balanced(
+            loss, routes, real, self.balance.whole, self.balance.by_sequence, rows.weights.sum(1)
+        )
 
     def end_step(self, model: "CausalLM", learned: bool) -> None:
         """After each step of the loop: the biases follow the load, unless the step was skipped."""
