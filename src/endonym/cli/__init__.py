@@ -377,10 +377,8 @@ def _context(
     from endonym.core.console import Console
     from endonym.core.context import Context
 
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    if workers is not None:
-        os.environ["RAYON_NUM_THREADS"] = str(workers)
+    if threads is not None:  # of torch, and of the tokenizer library
+        os.environ |= {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
     return Context(
         device=device,
         threads=threads,

@@ -150,7 +150,7 @@ class Write:
 
     def __call__(self, data: Iterable[Any], rank: int, world_size: int) -> None:
         # One worker, one thread: the tokenizer's own threads would fight for the same cores.
-        os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+        os.environ["RAYON_NUM_THREADS"] = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         failure = self.folder / WORK / "failures" / f"{rank:05d}.json"
         running = self.folder / WORK / "running" / f"{rank:05d}"
         running.write_text(str(os.getpid()))
