@@ -16,6 +16,7 @@ differ; it shows a beginning where nothing is found yet (chance: 1/4).
 Shapes: B rows, T time, A tokens of an answer, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,8 +71,8 @@ def needle_grid(
     haystack: texts of the language. RecipeError where a length is beyond the model's context, or
     leaves no room for the haystack; DataError for a haystack without a token.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and max(config.lengths) > longest(model.config):
+    limit = longest(model.config)
+    if max(config.lengths) > limit:
         raise RecipeError(
             "a needle cannot be looked for beyond the model's context",
             where="lengths",
@@ -98,9 +99,11 @@ def needle_grid(
     return cells
 
 
-def longest(config) -> int:
+def longest(config) -> float:
     """The longest text that a model's configuration allows: its context, stretched where the rotation
-    is stretched from it on ("dynamic")."""
+    is stretched from it on ("dynamic"); infinite where it names none (a foreign model's may not)."""
+    if getattr(config, "max_position_embeddings", None) is None:
+        return math.inf
     scaling = getattr(config, "rope_scaling", None)
     dynamic = getattr(scaling, "type", None) == "dynamic"
     factor = (scaling.factor or 1.0) if dynamic else 1.0

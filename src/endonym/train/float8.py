@@ -49,7 +49,8 @@ def convert(model: nn.Module, device: torch.device, emulate: bool = False) -> in
     torchao.convert_to_float8_training(
         model,
         module_filter_fn=lambda layer, name: name in names,
-        config=torchao.Float8LinearConfig(emulate=emulate),
+        # Of the gradient of a weight the inner side is the tokens, whose number 16 need not divide.
+        config=torchao.Float8LinearConfig(emulate=emulate, pad_inner_dim=True),
     )
     return len(names)
 

@@ -2,7 +2,8 @@
 
 Not finite: the loss, or the norm of the gradient, is NaN or infinite. Its update is never taken.
 Spike: the loss is above spike_factor, or the norm (before clipping) above spike_norm_factor, times the
-median of the last spike_window good steps of the same phase of the data. What follows is on_spike:
+median of the last spike_window good steps of the same phase of the data, where that is above zero (a
+reward's negative is not). What follows is on_spike:
 
     note      it is written down and its update taken; the step counts as good from then on
     skip      its update is not taken
@@ -93,8 +94,9 @@ class Health:
         )
         if not math.isfinite(value):
             return Fault(reason, value)
-        if len(seen) >= self._config.spike_window and value > factor * median(seen):
-            return Fault(f"{reason} spike", value, factor * median(seen))
+        usual = median(seen) if len(seen) >= self._config.spike_window else 0.0
+        if 0 < factor * usual < value:
+            return Fault(f"{reason} spike", value, factor * usual)
         return None
 
     def taken(self, loss: float, norm: float, fault: Fault | None) -> None:

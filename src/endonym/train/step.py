@@ -73,7 +73,9 @@ def learn(trainee: Trainee, health: Health, parts: list[Rows], data: int, rate: 
         return replace(outcome, fault=fault)
     parameters = [each for each in trainee.model.parameters() if each.grad is not None]
     norm = optim.mean_and_clip(parameters, found["weight"], config.clip)
-    fault = fault or health.judged(loss, norm)
+    of_norm = health.judged(loss, norm)
+    if fault is None or (of_norm is not None and not of_norm.is_spike):
+        fault = of_norm  # a gradient that is not finite weighs more than a loss that leapt
     outcome = replace(
         outcome,
         loss=loss,
