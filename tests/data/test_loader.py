@@ -148,6 +148,18 @@ def test_the_report_counts_what_was_drawn(documents, chats):
     assert all(0.8 < entry["fill"] <= 1 for entry in report)
 
 
+def test_a_source_with_a_weight_and_no_rows_is_named(tokenizer, tmp_path):
+    full, empty = (
+        TokenStore.build(tmp_path / name, rows, tokenizer, key=name)
+        for name, rows in (("full", ["12345"]), ("empty", [""]))
+    )
+    settings = {"rows_per_step": 1, "row_length": 8}
+    with pytest.raises(DataError, match="nothing to train on") as error:
+        Loader([full, empty], [0.5, 0.5], **settings)
+    assert error.value.where == "empty" and "empty: 1 sequences" in error.value.got
+    Loader([full, empty], [1.0, 0.0], **settings)
+
+
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(8, 24))
 def test_any_lengths_any_row(tokenizer, tmp_path_factory, lengths, row_length):
     folder = tmp_path_factory.mktemp("any") / "s"

@@ -240,6 +240,19 @@ def test_parquet_json_and_text(tmp_path):
     assert "damaged Parquet" in next(iter(read(tmp_path / "broken.parquet")[1].reasons))
 
 
+def test_a_file_that_breaks_off_is_an_error_however_many_rows_stand_before(tmp_path):
+    rows = [json.dumps({"text": f"{n * 7919 % 1000}"}) for n in range(2000)]
+    whole = gzip.compress("\n".join(rows).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "list.json").write_text(f"[{', '.join(rows)} {rows[0]}]")
+    for name in ("cut.jsonl.gz", "list.json"):
+        found, reading = read(tmp_path / name)  # limit 1: what can be read
+        assert len(found) > 500 and reading.rows_quarantined == 1
+        with pytest.raises(DataError, match="1 of 1 files cannot be read to the end") as error:
+            list(Reading([tmp_path / name], Document, limit=0.99))
+        assert name in error.value.where
+
+
 def test_an_empty_file_is_an_error(tmp_path):
     (tmp_path / "x.jsonl").touch()
     with pytest.raises(DataError, match="hold no rows"):

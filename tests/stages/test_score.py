@@ -138,6 +138,8 @@ def test_a_score_of_the_same_name_is_replaced(tmp_path):
 
 
 def test_settings_are_checked(tmp_path):
+    with pytest.raises(RecipeError, match="not made: length"):
+        scored(tmp_path, [Document("a", "x")], "1", scores=["random"], names={"length": "x"})
     with pytest.raises(RecipeError, match="two scores of one name"):
         scored(
             tmp_path,

@@ -148,7 +148,7 @@ def test_scores_columns_and_languages_of_files(tmp_path):
     assert (two["language"], two["licence"]) == ("ko", "L0, L1, L2, L3 and 2 more")
     assert two["quarantined"] == 1
     assert outcome.licences == ["CC0-1.0", *(f"L{n}" for n in range(6))]
-    with pytest.raises(RecipeError, match="only documents"):
+    with pytest.raises(RecipeError, match="'scores' would not be heeded"):
         bad = ConversationsConfig(sources=[Source(path=second, **given)])
         conversations(bad, CONTEXT, made(tmp_path, "2"), without={})
 
@@ -242,12 +242,77 @@ def test_a_source_that_says_nothing_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="two places"):
         config = DocumentsConfig(sources=[Source(path="x", hub="a/b")])
         documents(config, CONTEXT, made(tmp_path, "3"), without={})
-    with pytest.raises(RecipeError, match="revision and files"):
+    with pytest.raises(RecipeError, match="'files' would not be heeded"):
         config = DocumentsConfig(sources=[Source(path="x", files="*")])
         documents(config, CONTEXT, made(tmp_path, "4"), without={})
     with pytest.raises(RecipeError, match="how many"):
         config = DocumentsConfig(sources=[Source(builtin="almanac", language="th")])
         documents(config, CONTEXT, made(tmp_path, "2"), without={})
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "name"),
+    [
+        ("documents", {"path": "x.jsonl", "catalog": "xcopa_th"}, "catalog"),
+        ("documents", {"path": "x.jsonl", "turns": 2}, "turns"),
+        ("documents", {"path": "x.jsonl", "optional": True}, "optional"),
+        ("documents", {"builtin": "almanac", "columns": {"text": "t"}}, "columns"),
+        ("documents", {"builtin": "almanac", "turns": 2}, "turns"),
+        ("conversations", {"path": "x.jsonl", "unit": "file"}, "unit"),
+        ("conversations", {"builtin": "handbook", "forms": ["question"]}, "forms"),
+    ],
+)
+def test_settings_that_nobody_would_heed_are_refused(tmp_path, kind, given, name):
+    config, stage = {
+        "documents": (DocumentsConfig, documents),
+        "conversations": (ConversationsConfig, conversations),
+    }[kind]
+    config = config.read({"sources": [{"language": "th", **given}]})
+    with pytest.raises(RecipeError, match=f"setting '{name}' would not be heeded"):
+        stage(config, CONTEXT, made(tmp_path), without={})
+
+
+def test_the_test_split_of_what_has_none_is_not_its_training_rows(tmp_path):
+    for number, (config, stage, builtin) in enumerate(
+        (
+            (DocumentsConfig, documents, "handbook"),
+            (ConversationsConfig, conversations, "handbook"),
+            (ConversationsConfig, conversations, "almanac"),
+        )
+    ):
+        source = {"builtin": builtin, "language": "th", "amount": 9, "split": "test"}
+        with pytest.raises(RecipeError, match="has no test rows"):
+            stage(
+                config.read({"sources": [source]}), CONTEXT, made(tmp_path, str(number)), without={}
+            )
+
+
+def test_rows_behind_an_amount_drop_no_others(tmp_path):
+    path = jsonl(tmp_path / "x.jsonl", [{"text": f"text {n}"} for n in range(30)])
+    sources = [{"path": path, "amount": 10, "name": "some"}, {"path": path, "name": "all"}]
+    for number, settings in enumerate(({}, {"similarity": 1.0})):
+        config = DocumentsConfig.read({"sources": sources, "deduplicate": settings})
+        outcome = documents(config, CONTEXT, made(tmp_path, str(number)), without={})
+        assert texts(tmp_path / str(number)) == [f"text {n}" for n in range(30)]
+        assert [row["dropped"] for row in outcome.figures["sources"]] == [0, 10]
+    with pytest.raises(RecipeError, match="does not fit"):
+        DocumentsConfig.read({"sources": sources, "deduplicate": {"exact": False}})
+
+
+def test_the_limit_holds_where_an_amount_ends_the_reading(tmp_path):
+    long = "word " * 1000
+    rows = [{"text": f"{n} {long}"} if n % 2 else {"body": long} for n in range(2000)]
+    source = Source(path=jsonl(tmp_path / "x.jsonl", rows), amount=20)
+    with pytest.raises(DataError, match="rows cannot be used"):
+        documents(DocumentsConfig(sources=[source]), CONTEXT, made(tmp_path), without={})
+
+
+def test_what_became_of_all_rows_is_said_where_none_is_left(tmp_path):
+    path = jsonl(tmp_path / "x.jsonl", [{"text": "too short"}] * 3)
+    config = DocumentsConfig(sources=[Source(path=path, language="en")], filters=True)
+    with pytest.raises(DataError, match="no row is left") as error:
+        documents(config, CONTEXT, made(tmp_path), without={})
+    assert "3 dropped, filters.min_words 3" in error.value.got
 
 
 def test_questions_join_into_conversations_of_several_turns(tmp_path):

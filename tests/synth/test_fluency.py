@@ -1,6 +1,7 @@
 """Pairs of natural and damaged sentences: of the kind they name, and the same ones again."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -53,6 +54,16 @@ def many(kind, language, sentence):
 
 THAI = "ส่วนวันอาทิตย์และวันหยุดราชการปิดทำการ"
 KOREAN = "정오부터 한 시간은 점심시간입니다."
+
+
+def test_a_pack_with_one_particle_has_no_other(monkeypatch):
+    for sentence, language in ((THAI + "ครับ", "th"), (KOREAN, "ko")):
+        whole = fluency._language(language)
+        for particle in whole.particles:
+            known = replace(whole, particles=(particle,))
+            monkeypatch.setattr(fluency, "_language", lambda name, known=known: known)
+            many("register", language, sentence)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,33 @@ def test_a_skipped_step_is_as_if_it_had_not_been(tmp_path, monkeypatch):
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in spoilt.state_dict().items())
 
 
+@pytest.mark.parametrize("policy", ["note", "skip"])
+def test_a_gradient_that_is_not_finite_is_never_taken_though_the_loss_leapt_too(tmp_path, policy):
+    loader = Named()
+
+    def both(model, rows):
+        loss = objective(model, rows)
+        if loader.drawn != BAD:
+            return loss
+        value = loss.value + 9 * loss.value.detach() + Breaking.apply(model.layer.weight, "x nan")
+        return replace(loss, value=value)
+
+    config = settings(steps=STEPS, on_spike=policy, spike_window=4)
+    loop.train(Tiny(), both, loader, config, context(tmp_path))
+    (line,) = faults(tmp_path)
+    assert (line["skipped"], line["fault"]["reason"]) == ("gradient", "gradient")
+    assert is_finite(tmp_path)
+
+
+def test_losses_below_zero_do_not_leap():
+    """Of -3, -2 is no twofold; a median of zero has no multiple either."""
+    for usual in (-3.0, 0.0):
+        health = Health(settings(spike_window=2))
+        health.taken(usual, 1.0, None)
+        health.taken(usual, 1.0, None)
+        assert health.judged(usual + 1) is None and health.judged(usual + 1, 11.0).is_spike
+
+
 @pytest.mark.parametrize("kind", ["loss spike", "gradient spike"])
 def test_note_takes_the_update_and_writes_it_down(tmp_path, monkeypatch, kind):
     figures, model = run(tmp_path / "a", kind, "note", monkeypatch)

@@ -28,7 +28,7 @@ def columnar_rows(file: Path) -> Iterator[tuple[int, Any]]:
                     yield number, _without_gaps(row) if nested else row
     except (pa.ArrowException, OSError) as error:
         kind = "Parquet" if is_parquet else "Arrow"
-        yield number + 1, Broken(f"damaged {kind} file: {_first_line(error)}")
+        yield number + 1, Broken(f"damaged {kind} file: {_first_line(error)}", is_rest=True)
 
 
 def _parquet(file: Path) -> Iterator[Any]:

@@ -101,8 +101,10 @@ class Decontaminator:
 
     def held(self, rows: list[list[str]]) -> list[dict[str, str]]:
         """For each row the exams of which it holds a prompt, each with the strongest reason."""
-        plain = [[normalised(text) for text in texts] for texts in rows]
         found: list[dict[str, str]] = [{} for _ in rows]
+        if not self.prompts:
+            return found
+        plain = [[normalised(text) for text in texts] for texts in rows]
         codes, owner, joined = _joined(plain)
         hits = {
             "shingles": self._overlapping(codes, owner),
@@ -202,7 +204,7 @@ class Decontaminator:
     def _power_tables(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self._powers is None or len(self._powers[0]) < size:
             size = max(size, BATCH_CHARACTERS)
-            self._powers = _powers(ODD, size), _powers(pow(ODD, -1, 1 << 64), size)
+            self._powers = powers(ODD, size), powers(pow(ODD, -1, 1 << 64), size)
         return self._powers
 
 
@@ -211,7 +213,7 @@ def _strongest(held: dict[str, str]) -> str | None:
     return max(held.values(), key=REASONS.index, default=None)
 
 
-def _powers(base: int, size: int) -> np.ndarray:
+def powers(base: int, size: int) -> np.ndarray:
     """base^0, base^1, ... modulo 2^64."""
     factors = np.full(size, base, dtype=np.uint64)
     factors[0] = 1

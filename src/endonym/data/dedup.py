@@ -43,7 +43,7 @@ from typing import Any, Literal
 import numpy as np
 
 from endonym.core.errors import RecipeError
-from endonym.data.decontaminate import texts_of
+from endonym.data.decontaminate import ODD, powers, texts_of
 from endonym.lang.script import script_of
 
 WORDS, CHARACTERS = 2, 5
@@ -57,7 +57,6 @@ HASHES = 128
 FOUND = 0.98
 SAMPLE = 512
 BATCH_CHARACTERS = 1 << 18
-ODD = np.uint64(0x9E3779B97F4A7C15)
 
 Shingle = Literal["auto", "words", "characters"]
 
@@ -107,12 +106,21 @@ class Deduplicator:
             self._hashes = b * r
             self._index = RMinHashLSH(similarity, self._hashes, b)
 
-    def __call__(self, rows: Iterable[Any]) -> Iterator[Any]:
-        """The rows that are new, in order, about BATCH_CHARACTERS of text read ahead."""
-        for batch, texts in _batches(rows):
+    def __call__(self, rows: Iterable[Any], most: int | None = None) -> Iterator[Any]:
+        """The rows that are new, in order, at most `most`; about BATCH_CHARACTERS of text is read ahead.
+
+        No more rows are looked at than may still be given out, so that none is remembered, and its like
+        dropped later, that nobody got.
+        """
+        rows, left = iter(rows), math.inf if most is None else most
+        while left > 0:
+            batch, texts = _batch(rows, left)
+            if not batch:
+                return
             for row, outcome in zip(batch, self.outcomes(texts)):
                 self.counts[outcome] += 1
                 if outcome == "kept":
+                    left -= 1
                     yield row
 
     def outcomes(self, texts: list[str]) -> list[str]:
@@ -199,10 +207,10 @@ class _Units:
         length = np.where(kind == 2, CHARACTERS, WORDS)
         with np.errstate(over="ignore"):
             letters = _mixed(codes[inside].astype(np.uint64) + np.uint64(1))
-            units = np.add.reduceat(letters * _powers(int(place.max()) + 1)[place], starts)
+            units = np.add.reduceat(letters * powers(ODD, int(place.max()) + 1)[place], starts)
             units = _mixed(units)
             sums, reach = units.copy(), np.minimum(length, left)
-            for step, power in enumerate(_powers(max(WORDS, CHARACTERS))[1:], start=1):
+            for step, power in enumerate(powers(ODD, max(WORDS, CHARACTERS))[1:], start=1):
                 sums[:-step] += units[step:] * (power * (reach[:-step] > step))
         whole = length <= left
         # A shingle that the text's end cuts off stands for a text that has no whole one.
@@ -258,25 +266,14 @@ def _mixed(values: np.ndarray) -> np.ndarray:
         return values ^ (values >> np.uint64(31))
 
 
-def _powers(size: int) -> np.ndarray:
-    """ODD^0, ODD^1, ... modulo 2^64."""
-    factors = np.full(size, ODD, dtype=np.uint64)
-    factors[0] = 1
-    with np.errstate(over="ignore"):
-        return np.cumprod(factors)
-
-
-def _batches(rows: Iterable[Any]) -> Iterator[tuple[list[Any], list[str]]]:
+def _batch(rows: Iterator[Any], most: float) -> tuple[list[Any], list[str]]:
+    """The next rows, at most `most` and about BATCH_CHARACTERS, and their texts."""
     batch, texts, size = [], [], 0
-    for row in rows:
+    while len(batch) < most and size < BATCH_CHARACTERS and (row := next(rows, None)) is not None:
         batch.append(row)
         texts.append(_text(row))
         size += len(texts[-1]) + 64
-        if size >= BATCH_CHARACTERS:
-            yield batch, texts
-            batch, texts, size = [], [], 0
-    if batch:
-        yield batch, texts
+    return batch, texts
 
 
 def _text(row: Any) -> str:

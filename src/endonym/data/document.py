@@ -158,6 +158,13 @@ def num_rows(path: Path | str) -> int:
         return table.metadata.num_rows
 
 
+def score_names(path: Path | str) -> list[str]:
+    """The documents' scores that a table has columns for."""
+    with _opened(path) as table:
+        names = table.schema_arrow.names
+    return [name.removeprefix(SCORE) for name in names if name.startswith(SCORE)]
+
+
 def read_table(path: Path | str, type: type[Row], *, rows: range | None = None) -> Iterator[Row]:
     """The rows of a Parquet file, in order. Columns beyond the class's fields are not read.
 

@@ -1,5 +1,6 @@
 """Rows of text as the files of a plain token store (data/shard.py): encoded in batches, written once."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,16 @@ class _Columns:
     """What is known of each sequence beside its tokens, in the order of writing."""
 
     def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.scores: dict[str, list[float]] = {}
-        self.languages: tuple[dict[str, int], list[int]] = ({}, [])
-        self.sources: tuple[dict[str, int], list[int]] = ({}, [])
+        # arrays: a corpus has 10^8 sequences, and a list takes 36 bytes for each number
+        self.lengths = array("q")
+        self.scores: dict[str, array] = {}
+        self.languages: tuple[dict[str, int], array] = ({}, array("i"))
+        self.sources: tuple[dict[str, int], array] = ({}, array("i"))
 
     def add(self, row: Entry, length: int) -> None:
         for name, value in getattr(row, "scores", {}).items():
-            column = self.scores.setdefault(name, [])
-            column += [np.nan] * (len(self.lengths) - len(column))
+            column = self.scores.setdefault(name, array("f"))
+            column += array("f", [np.nan]) * (len(self.lengths) - len(column))
             column.append(value)
         names, codes = self.languages
         codes.append(names.setdefault(getattr(row, "language", ""), len(names)))
@@ -61,7 +63,7 @@ class _Columns:
         for line, column in zip(scores, self.scores.values()):
             line[: len(column)] = column
         np.save(folder / "scores.npy", scores)
-        offsets = np.cumsum([0, *self.lengths], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
         np.save(folder / "offsets.npy", offsets)
         for name, labels in (("languages", self.languages), ("sources", self.sources)):
             np.save(folder / f"{name}.npy", np.asarray(labels[1], np.int16))

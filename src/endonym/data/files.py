@@ -123,7 +123,7 @@ def _list(file: Path) -> Iterator[tuple[int, Any]]:
             number += 1
             yield number, row
     except (ValueError, RecursionError, Damaged) as error:
-        yield number + 1, Broken(f"broken JSON file: {error}"[:160])
+        yield number + 1, Broken(f"broken JSON file: {error}"[:160], is_rest=True)
 
 
 def _paragraphs(file: Path) -> Iterator[tuple[int, Any]]:
@@ -182,7 +182,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str | Broken]]:
             if len(held) > LONGEST_LINE:
                 skipping, held = skipping or bytes(held[:200]), bytearray()
     except Damaged as error:
-        yield number, Broken(str(error), held[:200].decode("utf-8", "replace"))
+        yield number, Broken(str(error), held[:200].decode("utf-8", "replace"), is_rest=True)
         return
     if held or skipping:
         yield number, _decoded(number, skipping, bytes(held))

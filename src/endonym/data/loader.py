@@ -21,8 +21,6 @@ from endonym.data.store import TokenStore
 if TYPE_CHECKING:
     from endonym.methods.batch import Rows
 
-__all__ = ["Loader", "TokenStore", "shared"]
-
 
 class Loader:
     """Packed rows of several stores, mixed by weight, as a function of the step.
@@ -64,10 +62,29 @@ class Loader:
         ]
         self.num_rows = [len(source) for source in self.sources]
         self._joint = np.concatenate([[0], np.cumsum(self.num_rows)]).astype(np.int64)
-        if not sum(self.num_rows):
-            raise DataError("there is nothing to train on", where=[s.name for s in self.sources])
+        idle = [
+            source
+            for source, weight in zip(
+                self.sources, [1] * len(self.sources) if weights is None else weights
+            )
+            if weight and not len(source)
+        ]
+        if idle if weights is not None else not sum(self.num_rows):
+            raise DataError(
+                "there is nothing to train on",
+                where=", ".join(source.name for source in idle),
+                wanted=f"a sequence to learn from that fits rows of {row_length} tokens",
+                got="; ".join(
+                    f"{source.name}: {len(source.store)} sequences, of which {source.filtered} filtered "
+                    f"out, {source.dropped} too long, or without anything to learn"
+                    for source in idle
+                ),
+                do="choose longer rows or other thresholds, or give other data",
+            )
         if len({source.name for source in self.sources}) < len(self.sources):
-            raise RecipeError("two sources have one name", got=[s.name for s in self.sources])
+            raise RecipeError(
+                "two sources have one name", got=", ".join(s.name for s in self.sources)
+            )
         self._is_joint = weights is None and len(self.sources) > 1
         sizes = [int(self._joint[-1])] if weights is None else self.num_rows
         self.mixture = Mixture.of(

@@ -14,7 +14,9 @@ may have, by the kind that is asked for (data/shapes.py):
     rows_in = rows_used + rows_quarantined        exactly
 
 A row that cannot be used goes to quarantine.jsonl with file, line and reason; above `limit` of all
-rows the reading ends in an error. Blank lines are no rows; a byte-order mark and CRLF are read over.
+rows the reading ends in an error. So it does where a file breaks off (cut short, damaged, a JSON list
+with a wrong comma), for nobody knows how many rows are lost with its rest; only a limit of 1 takes what
+stands before. Blank lines are no rows; a byte-order mark and CRLF are read over.
 Memory stays flat: a row is held, never a file; of rows with ids, two hashes each.
 """
 
@@ -38,7 +40,8 @@ class Reading(Generic[Row]):
     files:      from find()
     kind:       Document, Conversation, Preference, Labelled or Prompt
     quarantine: where the unusable rows are listed (JSON lines); it is written only if there are any
-    limit:      share of unusable rows above which the end of the pass raises DataError
+    limit:      share of unusable rows above which the end of the pass raises DataError; below 1 it also
+                does where a file broke off. Who stops reading earlier calls check()
     columns:    {wanted name: name in the files}, e.g. {"text": "sentence"}
     scores:     {name: name in the files} of numbers kept in Document.scores. A null is a row without
                 that score; a row without the column, or with anything else in it, is unusable
@@ -66,6 +69,7 @@ class Reading(Generic[Row]):
         self.rows_used = self.rows_quarantined = 0
         self.reasons: Counter[str] = Counter()
         self.first: list[str] = []
+        self.broken_off: list[str] = []
 
     @property
     def rows_in(self) -> int:
@@ -75,6 +79,7 @@ class Reading(Generic[Row]):
         self.rows_used = self.rows_quarantined = 0
         self.reasons.clear()
         self.first.clear()
+        self.broken_off.clear()
         if self.quarantine is not None:
             self.quarantine.unlink(missing_ok=True)
         seen: dict[int, int] = {}
@@ -89,7 +94,7 @@ class Reading(Generic[Row]):
                 else:
                     self.rows_used += 1
                     yield row
-        self._check()
+        self.check()
 
     def _row(self, raw: Any, file: Path, line: int, seen: dict[int, int]) -> Row:
         if isinstance(raw, Broken):
@@ -97,13 +102,13 @@ class Reading(Generic[Row]):
         if not isinstance(raw, dict):
             raise Unusable(f"a row is not an object but {type(raw).__name__}")
         raw = raw | {name: raw[given] for name, given in self.columns.items() if given in raw}
-        common = {name: raw.get(name) or default for name, default in self.defaults.items()}
-        common["source"] = common["source"] or file.name.split(".")[0]
-        if self.kind is not Document:
-            common["task"] = raw.get("task") or ""
+        defaults = self.defaults | ({} if self.kind is Document else {"task": ""})
+        defaults["source"] = defaults["source"] or file.name.split(".")[0]
         common = {
-            name: string(value, name) if isinstance(value, str) else ""
-            for name, value in common.items()
+            name: string(value, name)
+            if (value := raw.get(name)) and isinstance(value, str)
+            else default
+            for name, default in defaults.items()
         }
         content = self._content(raw)
         return self.kind(id=_identifier(raw, content, file, line, seen), **content, **common)
@@ -143,8 +148,11 @@ class Reading(Generic[Row]):
     def _set_aside(self, file: Path, line: int, reason: str, raw: Any) -> None:
         self.rows_quarantined += 1
         self.reasons[reason] += 1
+        place = f"{file.name}:{line}: {reason}"
         if len(self.first) < 3:
-            self.first.append(f"{file.name}:{line}: {reason}")
+            self.first.append(place)
+        if isinstance(raw, Broken) and raw.is_rest:
+            self.broken_off.append(place)
         if self.quarantine is not None:
             excerpt = raw.excerpt if isinstance(raw, Broken) else _written(raw)
             entry = {"file": str(file), "line": line, "reason": reason, "excerpt": excerpt[:200]}
@@ -152,16 +160,25 @@ class Reading(Generic[Row]):
             with self.quarantine.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(entry) + "\n")
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """DataError where the rows read so far are not as they must be."""
         if not self.rows_in:
             raise DataError("the files hold no rows", where=", ".join(map(str, self.files[:3])))
+        if self.broken_off and self.limit < 1:
+            raise DataError(
+                f"{len(self.broken_off)} of {len(self.files)} files cannot be read to the end",
+                where="; ".join(self.broken_off[:3]),
+                wanted="whole files: of what stands behind such a place nothing can be read",
+                got=f"{self.rows_used} rows that can be used",
+                do="fetch or write the file anew; a limit (quarantine) of 1 takes what can be read",
+            )
         if self.rows_quarantined > self.limit * self.rows_in:
             raise DataError(
                 f"{self.rows_quarantined} of {self.rows_in} rows cannot be used",
                 where="; ".join(self.first),
                 wanted=f"at most {self.limit:.3g} of the rows",
                 got=f"{self.rows_quarantined / self.rows_in:.3g}",
-                do=f"see {self.quarantine} and mend the file, or raise the limit"
+                do=f"see {self.quarantine} and mend the file, or raise the limit (quarantine)"
                 if self.quarantine
                 else "mend the file, or raise the limit",
             )

@@ -1,7 +1,7 @@
 """How much of each source a run draws: shares out of sizes, and what the sizes allow.
 
-Sources are numbered as in `sizes`, their tokens, [S]. All functions are pure; shares are float64 [S],
-not negative, and sum to 1.
+Sources are numbered as in `sizes`, [S], in tokens or in rows; a budget is in the same unit. All
+functions are pure; shares are float64 [S], not negative, and sum to 1.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def temperature(sizes: np.ndarray, exponent: float) -> np.ndarray:
 
     T = 1 is by size, T -> infinity gives all the same. Multilingual BERT and XLM (arXiv:1901.07291,
     eq. of section 3.1, alpha = 1/T = 0.5) and mT5 (arXiv:2010.11934, section 3.1, alpha = 0.3, T = 3.33)
-    write the power as alpha. n counts tokens here; the papers count sentences and pages.
+    write the power as alpha. The papers count n in sentences and in pages.
     """
     sizes = _checked(sizes)
     if not exponent > 0:
@@ -32,9 +32,8 @@ def unimax(sizes: np.ndarray, budget: float, max_epochs: float) -> np.ndarray:
         by rising n_i:   U_i = min( B_left / sources_left, N n_i ),   B_left -= U_i
         p_i = U_i / sum_j U_j                                     algorithm 1, arXiv:2304.09151
 
-    budget B: tokens of the run. n counts tokens; the paper counts characters. Where N sum_j n_j < B the
-    paper takes what there is, for fewer tokens than the budget; here that is a RecipeError which says
-    how many there are.
+    budget B: what the run is to see. The paper counts both in characters, and where N sum_j n_j < B it
+    takes what there is, less than the budget; here that is a RecipeError which says how much there is.
     """
     sizes = _checked(sizes)
     _enough(sizes * max_epochs, budget)
@@ -77,15 +76,15 @@ def capped(
 def _checked(sizes: np.ndarray) -> np.ndarray:
     sizes = np.asarray(sizes, np.float64)
     if not len(sizes) or not (sizes > 0).all():
-        raise RecipeError("a source that is to be sampled has no tokens", got=sizes.tolist())
+        raise RecipeError("a source that is to be sampled is empty", got=sizes.tolist())
     return sizes
 
 
 def _enough(most: np.ndarray, budget: float) -> None:
     if budget > most.sum() * (1 + 1e-9):
         raise RecipeError(
-            "there are fewer tokens than the run is to see, even with every source at its most epochs",
-            wanted=f"{budget:.6g} tokens",
-            got=f"{most.sum():.6g} tokens",
+            "there is less than the run is to see, even with every source at its most epochs",
+            wanted=f"{budget:.6g}",
+            got=f"{most.sum():.6g}",
             do="lower the tokens or steps, raise max_epochs, or add data",
         )

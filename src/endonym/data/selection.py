@@ -184,7 +184,11 @@ def _shares(
         return sampling.capped(shares, sizes, num_rows, most)
     except RecipeError as error:
         raise RecipeError(
-            error.what, where=where, wanted=error.wanted, got=error.got, do=error.do
+            error.what,
+            where=where,
+            wanted=error.wanted and f"{error.wanted} rows",
+            got=error.got and f"{error.got} rows",
+            do=error.do,
         ) from None
 
 

@@ -147,7 +147,7 @@ def as_tools(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _keys(row: dict[str, Any]) -> str:
-    return f"keys: {', '.join(map(str, list(row)[:6]))}"
+    return f"keys: {', '.join(f'{key!s:.40}' for key in list(row)[:6])}"
 
 
 def _unknown(row: dict[str, Any], wanted: str) -> str:
@@ -287,7 +287,7 @@ def _message(message: Any) -> dict[str, Any]:
         message = _sharegpt(message)
     role = message.get("role")
     if role not in ROLES:
-        raise Unusable(f"unknown role {role!r}")
+        raise Unusable(f"unknown role {role!r:.40}")
     content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(calls, str):
         message = message | {"tool_calls": (calls := _object(calls))}

@@ -173,7 +173,8 @@ def training_memory(
     mtp:       MTP modules learn too; else they only lie there
     adapter:   its matrices learn beside frozen weights (train/config.Adapter); with "qlora" the
                blocks' frozen weights lie in 4 bits
-    offload:   the moments are not on the device
+    offload:   weights, gradients, moments and average lie in the host's memory; on the device are the
+               parts at work, as where several devices share them (train/parallel.py)
     """
     count, size = parameters(config), HALF if half else MASTER
     blocks = [_block(config, layer)[0] for layer in range(config.num_hidden_layers)]
@@ -182,7 +183,7 @@ def training_memory(
     learning = count.total + (count.mtp if mtp else 0)
     if adapter is not None:
         learning = adapter_parameters(config, adapter.rank, adapter.targets)
-    if devices > 1:
+    if devices > 1 or offload:
         # Gathered: tables all the time, a block and the next one, the gradient of the one before.
         copies = size * (count.embedding + 3 * largest)
     else:
@@ -200,15 +201,16 @@ def training_memory(
         weights, tables = weights + MASTER * learning, 0
         if adapter.method == "qlora":
             weights -= (MASTER - FOUR_BITS) * sum(blocks)
+    part = 0.0 if offload else 1 / devices
     return Memory(
-        weights=weights / devices,
-        gradients=MASTER * learning / devices,
-        optimizer=0.0 if offload else _moments(optimizer, learning, tables) / devices,
+        weights=weights * part,
+        gradients=MASTER * learning * part,
+        optimizer=moments(optimizer, learning, tables) * part,
         copies=copies,
         activations=activations,
         logits=chunk + size * tokens * config.hidden_size + head,
         teacher=0.0 if teacher is None else _reading(teacher, tokens, devices),
-        average=MASTER * learning / devices if ema else 0.0,
+        average=MASTER * learning * part if ema else 0.0,
     )
 
 
@@ -235,7 +237,7 @@ def adapter_parameters(config: ModelConfig, rank: int, targets: list[str]) -> in
     return total
 
 
-def _moments(optimizer: str, learning: int, tables: int) -> float:
+def moments(optimizer: str, learning: int, tables: int) -> float:
     """Bytes that an optimizer keeps of `learning` parameters, `tables` of them in embedding and head."""
     if optimizer == "muon":
         return MASTER * (learning - tables) + 2 * MASTER * tables

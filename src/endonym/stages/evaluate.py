@@ -10,7 +10,7 @@ from pydantic import Field
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config
 from endonym.core.context import Context
-from endonym.core.errors import RecipeError
+from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.eval.table import Column, Figure
 from endonym.tasks.needle import NeedleConfig
@@ -231,11 +231,15 @@ def _column(key: str, temperature: float) -> Column:
     """What a reader is told of a figure, from its key."""
     from endonym.lang.pack import pack
 
-    what, label, *sampled = key.split("_")
+    sampled = key.endswith("_sampled")
+    what, _, label = key.removesuffix("_sampled").partition("_")
     if what == "needle":
         return Column(key=key, title=NEEDLES.get(label, f"Needles at {label}"), unit="%")
     title, better, unit = TITLES[what]
-    name = pack(label).name if len(label) <= 3 else label
+    try:
+        name = pack(label).name if len(label) <= 3 else label
+    except DataError:  # a label that is no language
+        name = label
     title = title.format(language=name) + (f" T={temperature:g}" if sampled else "")
     return Column(key=key, title=title, better=better, unit=unit)
 

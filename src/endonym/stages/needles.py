@@ -5,7 +5,7 @@ it needs. These documents do: running text of other documents, needles in it, th
 answers behind it. Their keys are those for training; the grid asks for others (tasks/needle.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -51,9 +51,16 @@ def needles(
                 "a range is empty", where=name, wanted="[least, most], from 1", got=[least, most]
             )
     licences = sorted({licence for one in text.values() for licence in one.record["licences"]})
-    rows = list(_documents(config, text, " and ".join(licences)))
-    count = write_table(out / "documents.parquet", iter(rows))
-    return Outcome({"documents": count, "characters": sum(len(row.text) for row in rows)}, licences)
+    characters = 0
+
+    def counted() -> Iterator:
+        nonlocal characters
+        for row in _documents(config, text, " and ".join(licences)):
+            characters += len(row.text)
+            yield row
+
+    count = write_table(out / "documents.parquet", counted())
+    return Outcome({"documents": count, "characters": characters}, licences)
 
 
 def _documents(config: NeedlesConfig, given: dict[str, Artifact], licence: str) -> Iterator:
@@ -62,7 +69,7 @@ def _documents(config: NeedlesConfig, given: dict[str, Artifact], licence: str) 
     from endonym.tasks.needle import document, listing
     from endonym.tasks.needle import needles as made
 
-    haystack = "\n".join(Texts(given))
+    haystack = _running_text(Texts(given), config.amount * config.characters[1])
     if not haystack.strip():
         raise DataError("there is no running text to hide needles in", where="text")
     random = Random(f"needle documents {config.seed}")
@@ -92,6 +99,17 @@ def _documents(config: NeedlesConfig, given: dict[str, Artifact], licence: str) 
             text = document(piece, some, random)
         name = f"needles/{config.language}/{config.seed}/{number}"
         yield Document(name, text, config.language, "endonym needles", licence)
+
+
+def _running_text(texts: Iterable[str], characters: int) -> str:
+    """The texts one after another, as many of them as make so many characters."""
+    parts, size = [], 0
+    for text in texts:
+        parts.append(text)
+        size += len(text) + 1
+        if size > characters:
+            break
+    return "\n".join(parts)
 
 
 STAGE = Stage(

@@ -52,7 +52,11 @@ def preferences(
     from endonym.data.document import Preference, write_table
 
     if text and not any(source.builtin for source in config.sources):
-        raise RecipeError("documents are plugged in and no source uses them", wanted="fluency")
+        raise RecipeError(
+            "documents are plugged in and no source uses them",
+            where="text",
+            wanted='a source with builtin = "fluency"',
+        )
     tally, tasks = Tally(), Counter()
     rows = gather(
         config.sources,
@@ -95,8 +99,8 @@ def _plugged(source: PreferenceSource, text: dict[str, Artifact]) -> Iterator[An
 
 
 def _written(source: PreferenceSource) -> Iterator[Any]:
-    """The handbook's documents, where the language has one, and as many of the almanac's as there are
-    pairs to make: each holds one sentence or more."""
+    """The handbook's documents, where the language has one, and twice as many of the almanac's as there
+    are pairs to make: most hold a sentence that is long enough. (Of a split they hold its share.)"""
     from endonym.synth import almanac, handbook
 
     if source.amount is None:

@@ -153,7 +153,7 @@ def phases_of(config: PretrainConfig) -> list[Phase]:
             raise RecipeError(
                 f"{name} belongs to each phase where there are phases",
                 where=name,
-                wanted=f"{name} in each of the {len(config.phases)} phases alone",
+                wanted=f"{name} in each of the phases alone",
             )
     return config.phases
 

@@ -16,7 +16,7 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.data.document import SCORE, Document, read_table, write_table
+from endonym.data.document import Document, read_table, score_names, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,13 +86,13 @@ def rate(
             with aside.open("wb") as handle:
                 np.savez(handle, scores=found, cut=cut.pop("texts", 0))
             aside.rename(file)
-    parts = [np.load(file) for file in sorted(folder.glob("*.npz"))]
-    scores = np.concatenate([part["scores"] for part in parts] or [np.empty(0)])
+    scores, num_cut = _collected(folder)
     keep = _kept(scores, config)
     if not keep.any():
         raise RecipeError(
             "no document is left", where=f"score_{config.name}",
-            wanted=f"{config.at_least} to {config.at_most}",
+            wanted=" and ".join(f"{name} {edge}" for name in ("at_least", "at_most")
+                                if (edge := getattr(config, name)) is not None),
             got=f"{len(scores)} documents, the best with {np.nanmax(scores, initial=-np.inf):.4g}",
         )  # fmt: skip
     languages: list[str] = []
@@ -105,10 +105,11 @@ def rate(
                 known = {} if np.isnan(value) else {config.name: value}
                 yield replace(row, scores=others | known)
 
-    names = [name for name in _score_names(tables) if name != config.name]
-    write_table(out / "documents.parquet", rows(), scores=[*names, config.name])
+    before = dict.fromkeys(name for table in tables for name in score_names(table))
+    columns = [*(name for name in before if name != config.name), config.name]
+    write_table(out / "documents.parquet", rows(), scores=columns)
     figures = _figures(scores, keep, np.array(languages))
-    figures["cut"] = int(sum(part["cut"] for part in parts))
+    figures["cut"] = num_cut
     licences = [licence for one in data.values() for licence in one.record["licences"]]
     return Outcome(figures, licences)
 
@@ -167,15 +168,6 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _score_names(tables: list[Path]) -> list[str]:
-    """Names of the scores that the tables have, each once."""
-    import pyarrow.parquet as pq
-
-    names = [name for table in tables for name in pq.read_schema(table).names]
-    known = [name.removeprefix(SCORE) for name in names if name.startswith(SCORE)]
-    return list(dict.fromkeys(known))
-
-
 def _scratch(folder: Path, identity: list[Any]) -> Path:
     """A folder for the scores of this work; what another left there goes."""
     told = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -185,6 +177,18 @@ def _scratch(folder: Path, identity: list[Any]) -> Path:
         folder.mkdir(parents=True)
         file.write_text(told)
     return folder
+
+
+def _collected(folder: Path) -> tuple["np.ndarray", int]:
+    """The scores of all parts, in order, and how many texts were cut."""
+    import numpy as np
+
+    scores, cut = [np.empty(0)], 0
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as part:
+            scores.append(part["scores"])
+            cut += int(part["cut"])
+    return np.concatenate(scores), cut
 
 
 def _kept(scores: "np.ndarray", config: RateConfig) -> "np.ndarray":

@@ -1,5 +1,6 @@
 """A reward model out of a language model and pairs of answers: the better one learns to score higher."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +107,12 @@ def reward_model(
     words = Tokenizer(words.backend, words.named | {"pad_token": pad}, words.template)
     net = reward.start(model.path, config.seed)
 
-    def rows(parts: dict[str, Artifact]) -> list[Preference]:
-        tables = [one.file("preferences.parquet") for one in parts.values()]
-        return [row for table in tables for row in read_table(table, Preference)]
+    def rows(one: Artifact) -> Iterator[Preference]:
+        return read_table(one.file("preferences.parquet"), Preference)
 
     def stores() -> list[PairStore]:
         return [
-            PairStore.build(context.scratch / label, rows({label: one}), words, key=one.address)
+            PairStore.build(context.scratch / label, rows(one), words, key=one.address)
             for label, one in data.items()
         ]
 
@@ -125,7 +125,7 @@ def reward_model(
         row_length=config.row_length,
         seed=config.seed,
     )
-    held_out = rows(test)
+    held_out = [row for one in test.values() for row in rows(one)]
 
     def ranked(net: "Reward") -> "Ranking":
         return ranking(net, words, held_out, context, longest=config.row_length, title="test pairs")

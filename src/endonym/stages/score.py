@@ -1,6 +1,7 @@
 """Scores of documents that need no model of language, as columns beside the text; nothing else changes."""
 
 import hashlib
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -56,8 +57,15 @@ def score(
     A score that a document has by the same name is replaced. One that it cannot have (no language
     named) is left out, null in the table; figures count these by score.
     """
-    from endonym.data.document import Document, read_table, write_table
+    from endonym.data.document import Document, read_table, score_names, write_table
 
+    unused = [scorer for scorer in config.names if scorer not in config.scores]
+    if unused:
+        raise RecipeError(
+            f"a name is given to a score that is not made: {unused[0]}",
+            where="names",
+            wanted=", ".join(config.scores),
+        )
     names = {scorer: config.names.get(scorer, scorer) for scorer in config.scores}
     if len(set(names.values())) < len(config.scores):
         raise RecipeError("two scores of one name", got=", ".join(names.values()))
@@ -68,7 +76,7 @@ def score(
         raise RecipeError(
             "wanted and ordinary are for the score similarity", got=", ".join(config.scores)
         )
-    found: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, array] = {name: array("d") for name in names.values()}
     absent: dict[str, int] = defaultdict(int)
 
     def scored() -> Iterator[Document]:
@@ -82,7 +90,7 @@ def score(
                 added = {names[scorer]: value for scorer, value in values.items()}
                 yield replace(row, scores=row.scores | added)
 
-    before = [name for one in text.values() for name in _scores_of(one.file("documents.parquet"))]
+    before = [name for one in text.values() for name in score_names(one.file("documents.parquet"))]
     columns = list(dict.fromkeys([*before, *names.values()]))
     count = write_table(out / "documents.parquet", scored(), scores=columns)
     figures: dict[str, Any] = {
@@ -163,16 +171,7 @@ def _thresholds(seen: Any, filters: Any) -> int:
     return sum(getattr(filters, key, None) is not None for key in keys)
 
 
-def _scores_of(table: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    from endonym.data.document import SCORE
-
-    names = pq.read_schema(table).names
-    return [name.removeprefix(SCORE) for name in names if name.startswith(SCORE)]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
+def _spread(values: array) -> dict[str, float]:
     """Mean, lowest, quartiles and highest; {} of nothing."""
     import numpy as np
 

@@ -1,16 +1,21 @@
 """Supervised fine-tuning on conversations: the assistant's words are learnt, all others are read."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from endonym.core.artifact import Artifact
 from endonym.core.context import Context
+from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.data.phases import Phase, Sampling
 from endonym.stages.training import BalanceConfig
 from endonym.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from endonym.data.store import TokenStore
+    from endonym.model.checkpoint import CausalLM
 
 
 class SftConfig(TrainConfig):
@@ -55,7 +60,8 @@ def sft(
     flag (METHODS 2.3). We learn the assistant's tokens alone, the common practice; learn = "all" is
     the other reading.
 
-    A template under which an assistant would never learn to stop is refused before anything is read.
+    A template under which an assistant would never learn to stop is refused before anything is read,
+    and conversations beyond the model's context before anything is learnt.
     """
     from endonym.train import launch
 
@@ -78,6 +84,7 @@ def sft(
     net = hf.load(model.path)
     how: dict[str, Any] = {"learn": config.learn, "variables": config.template}
     stores = tokenised(data, "conversations.parquet", Conversation, model.path, context, **how)
+    _check_lengths(stores, config, net)
     rows: dict[str, Any] = {"rows_per_step": config.rows_per_step, "row_length": config.row_length}
     whole = Loader(list(stores.values()), **rows, seed=config.seed, packed=config.packed)
     steps = config.steps or max(1, round(config.epochs * whole.steps_per_epoch))
@@ -100,6 +107,24 @@ def sft(
         export=exporter(words),
     )
     return finish(net, words, out, context, figures | drawn(loader, figures), data, model)
+
+
+def _check_lengths(stores: "dict[str, TokenStore]", config: SftConfig, net: "CausalLM") -> None:
+    """A longer conversation than a row goes on in another, from position 0."""
+    from endonym.eval.needles import longest
+
+    limit = longest(net.config)
+    for label, store in stores.items():
+        length = min(int(max(store.lengths, default=0)), config.row_length)
+        if length > limit:
+            raise RecipeError(
+                "a conversation is longer than the model's context",
+                where=f"data.{label}, row_length",
+                wanted=f"at most {limit} tokens",
+                got=length,
+                do="extend the context first (stage operate, context = { length = ... }), or set "
+                f"row_length = {limit}: what is longer then goes on in another row",
+            )
 
 
 STAGE = Stage(

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config, ExternalPath
-from endonym.core.errors import RecipeError
+from endonym.core.errors import DataError, RecipeError
 from endonym.stages.tally import Tally
 
 
@@ -25,6 +25,12 @@ class Deduplicate(Config):
     """Rows with the same words."""
     similarity: float | None = Field(default=None, gt=0, le=1)
     """Also rows that share so much of theirs: 0.8 is FineWeb's and Gopher's."""
+
+    @model_validator(mode="after")
+    def _looks_for_something(self) -> Self:
+        if not self.exact and self.similarity is None:
+            raise ValueError("without exact, deduplicate needs a similarity")
+        return self
 
 
 class Source(Config):
@@ -55,8 +61,8 @@ class Source(Config):
     amount: int | None = Field(default=None, gt=0)
     """At most so many rows; the almanac needs it."""
     split: Literal["", "train", "test"] = ""
-    """Of a file: rows whose hash falls into `held_out` are "test", the others "train", "" is all.
-    Of a builtin source: its own split ("" is train)."""
+    """Of a file and of fluency: rows whose hash falls into `held_out` are "test", the others "train", ""
+    is all. Of the almanac's documents: its own split ("" is train)."""
     held_out: float = Field(default=0.02, gt=0, lt=1)
     optional: bool = False
     """Leave the handbook out, at 0 rows in the report, for a language that has none."""
@@ -119,6 +125,9 @@ def gather(
 
     builtin: rows of a source that is not a file. quarantine: the file for rows that cannot be read.
     filters: documents must pass the filters of their language's pack (lang/quality.py).
+
+    Of a source with an `amount` rows are read until it is reached, and some ahead: what is counted as
+    dropped or quarantined is counted among those. DataError where no row is left of any source.
     """
     from endonym.data.decontaminate import Decontaminator
 
@@ -135,7 +144,7 @@ def gather(
         if filters:
             rows = _filtered(rows, source, missed)
         if once:
-            rows = once(rows)
+            rows = once(rows, source.amount)
         for row in islice(rows, source.amount):
             tally.take(source, row)
             for _ in range(source.times):
@@ -143,6 +152,15 @@ def gather(
         tally.drop(source, _so_far(clean, once) - reasons + missed, exams=_by_exam(clean) - exams)
         if reading is not None:
             tally.of(source)["quarantined"] += reading.rows_quarantined
+            reading.check()  # `amount` may have ended it early
+    if not tally.rows:
+        raise DataError(
+            "no row is left of any source",
+            where="sources",
+            wanted="at least one row",
+            got=tally.told(),
+            do="loosen what drops them, or mend the files",
+        )
 
 
 def _so_far(clean: Any, once: Any) -> Counter[str]:
@@ -165,10 +183,9 @@ def _rows(
     limit: float,
 ) -> tuple[Iterator[Any], Any]:
     """The rows of a source's split, and the Reading that counts them if they come out of files."""
-    from endonym.data.document import Document
     from endonym.data.read import Reading
 
-    _check(source, kind is Document)
+    _check(source, kind)
     if source.builtin:
         return builtin(source), None
     files = _files(source, tally)
@@ -194,18 +211,62 @@ def _rows(
     return (row for row in reading if source.takes(row.id)), reading
 
 
-def _check(source: Source, is_text: bool) -> None:
-    """RecipeError where a source says too little, too much, or what its rows cannot have."""
-    places = [name for name in ("builtin", "path", "hub") if getattr(source, name)]
-    wanted = 'builtin = "almanac" | "handbook", path = "FILE", or hub = "ORG/NAME"'
-    if not places:
-        raise RecipeError("a source is incomplete", wanted=wanted)
-    if len(places) > 1:
-        raise RecipeError("a source names two places", wanted=wanted, got=", ".join(places))
-    if (source.revision or source.files) and not source.hub:
-        raise RecipeError("revision and files are a hub's", where=source.shown, wanted=wanted)
-    if source.scores and (not is_text or source.builtin):
-        raise RecipeError("only documents out of files have scores", where=source.shown)
+FILES = ("path", "hub")
+PLACES = {
+    "revision": ("hub",),
+    "files": ("hub",),
+    **dict.fromkeys(("columns", "scores", "unit", "catalog", "licence"), FILES),
+    **dict.fromkeys(("tasks", "skip", "seed"), ("almanac", "fluency")),
+    **dict.fromkeys(("turns", "forms"), ("almanac",)),
+    "damage": ("fluency",),
+    "optional": ("handbook",),
+}
+"""Settings that only some places of a source know; all others know every one."""
+KINDS = {"scores": "Document", "unit": "Document"} | dict.fromkeys(
+    ("catalog", "turns", "forms"), "Conversation"
+)
+"""Settings that only rows of one kind have a use for."""
+
+
+def _check(source: Source, kind: type) -> None:
+    """RecipeError where a source says too little, too much, or what would not be heeded."""
+    builtins = [name for name in get_args(type(source).model_fields["builtin"].annotation) if name]
+    wanted = ", ".join(
+        [*(f'builtin = "{name}"' for name in builtins), 'path = "FILE"', 'or hub = "ORG/NAME"']
+    )
+    named = [name for name in ("builtin", *FILES) if getattr(source, name)]
+    if len(named) != 1:
+        raise RecipeError(
+            "a source names two places" if named else "a source is incomplete",
+            where=f"source {source.shown}".rstrip(),
+            wanted=f"one of {wanted}",
+            got=", ".join(named) or None,
+        )
+    place = source.builtin or named[0]
+    for name, field in type(source).model_fields.items():
+        if getattr(source, name) == field.default:
+            continue
+        if place not in PLACES.get(name, (place,)):
+            wanted, got = f"a source with {' or '.join(PLACES[name])}", place
+        elif KINDS.get(name, kind.__name__) != kind.__name__:
+            wanted, got = f"a stage that makes {KINDS[name].lower()}s", f"{kind.__name__.lower()}s"
+        else:
+            continue
+        raise RecipeError(
+            f"the setting {name!r} would not be heeded",
+            where=f"source {source.shown}",
+            wanted=wanted,
+            got=got,
+            do="leave it out",
+        )
+    has_test = place in (*FILES, "fluency") or (place, kind.__name__) == ("almanac", "Document")
+    if source.split == "test" and not has_test:
+        raise RecipeError(
+            f"the {place} has no test rows among its {kind.__name__.lower()}s",
+            where=f"source {source.shown}",
+            wanted='split = "train", or none',
+            do="its test questions are made by the stage `items`",
+        )
 
 
 def _files(source: Source, tally: Tally) -> list[Path]:

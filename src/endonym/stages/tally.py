@@ -53,6 +53,19 @@ class Tally:
         row_of["exams"] += exams
         row_of["dropped"] += reasons.total()
 
+    @property
+    def rows(self) -> int:
+        """Of all sources."""
+        return sum(row["rows"] for row in self._rows.values())
+
+    def told(self) -> str:
+        """For each source what became of its rows, in words."""
+        return "; ".join(
+            f"{row['source']}: {row['rows']} rows, {row['quarantined']} unreadable, {row['dropped']} dropped"
+            + "".join(f", {reason} {count}" for reason, count in row["reasons"].items())
+            for row in self._rows.values()
+        )
+
     def licences(self) -> list[str]:
         """Every licence that a row names."""
         return [name for names in self._licences.values() for name in names if name]
@@ -61,7 +74,8 @@ class Tally:
         rows = [
             row
             | {
-                "language": row["language"] or _some(self._languages.get(name, {})),
+                # sources of one name share a row, each with its own language
+                "language": _some(self._languages.get(name, {})) or row["language"],
                 "licence": _some(self._licences.get(name, {})),
                 "reasons": dict(row["reasons"]),
                 "exams": dict(row["exams"]),

@@ -127,8 +127,8 @@ def damaged(sentence: str, language: str, kind: str, random: Random) -> str | No
     closing = CLOSING.search(sentence).start()  # its end mark stays where it is
     pieces, end = known.cut(sentence[:closing]), sentence[closing:]
     for _ in range(1 + len(pieces) // WORDS_PER_PLACE):
-        pieces = KINDS[kind](pieces, _places(pieces), known, random)
-        pieces = [piece for piece in pieces if piece]
+        if places := _places(pieces):
+            pieces = [piece for piece in KINDS[kind](pieces, places, known, random) if piece]
     worse = "".join(pieces).strip() + end
     return worse if worse != sentence else None
 
@@ -222,12 +222,12 @@ def _register(pieces: list[str], places: list[int], known: _Language, random: Ra
         if not ended:
             return pieces
         n, ending = random.choice(ended)
-        other = random.choice([each for each in known.particles if each != ending])
+        other = _another(ending, known.particles, random)
         return _put(pieces, {n: pieces[n].removesuffix(ending) + other})
     said = [n for n in places if pieces[n] in known.particles]
     if said:
         n = random.choice(said)
-        return _put(pieces, {n: random.choice([p for p in known.particles if p != pieces[n]])})
+        return _put(pieces, {n: _another(pieces[n], known.particles, random)})
     n = random.choice(places[:-1] or places)
     space = " " if known.is_spaced else ""
     return _put(pieces, {n: pieces[n] + space + random.choice(known.particles)})
@@ -257,6 +257,12 @@ def _spacing(pieces: list[str], places: list[int], known: _Language, random: Ran
     signs = graphemes(pieces[n])
     at = random.randrange(1, len(signs))
     return _put(pieces, {n: "".join(signs[:at]) + " " + "".join(signs[at:])})
+
+
+def _another(particle: str, particles: Sequence[str], random: Random) -> str:
+    """A particle in place of this one; where the pack knows no other, the same."""
+    others = [each for each in particles if each != particle]
+    return random.choice(others) if others else particle
 
 
 def _put(pieces: list[str], changed: dict[int, str]) -> list[str]:

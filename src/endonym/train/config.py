@@ -3,7 +3,7 @@
 No torch here: a recipe is read, and its addresses taken, before anything heavy is imported.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,11 +12,13 @@ from endonym.core.config import Config
 Curve = Literal["cosine", "wsd", "linear", "constant"]
 """The rate's shape after the warm-up (train/schedule.py)."""
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Muon(Config):
     """Of the optimizer `muon`, for matrices inside the blocks; all else is AdamW's (train/optim.py)."""
 
-    momentum: float = Field(default=0.95, ge=0, lt=1)
+    momentum: Share = 0.95
     """K. Jordan, "Muon" (2024), and Moonlight, arXiv:2502.16982: 0.95."""
 
     nesterov: bool = True
@@ -43,7 +45,7 @@ class Adapter(Config):
     alpha: float = Field(default=16, gt=0)
     """The product is multiplied by alpha / rank."""
 
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: Share = 0.1
     """On what goes into the matrices."""
 
     targets: list[str] = ["all-linear"]
@@ -156,7 +158,7 @@ class TrainConfig(Config):
     """adamw: Solar Open; muon: K-EXAONE, with AdamW beside it; adamw8bit: moments in 8 bits,
     arXiv:2110.02861 (train/optim.py)."""
 
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     """Adam's decay rates. Solar Open, arXiv:2601.07022: .9/.95."""
 
     eps: float = Field(default=1e-8, gt=0)
@@ -170,7 +172,7 @@ class TrainConfig(Config):
     clip: float = Field(default=1.0, ge=0)
     """Largest global gradient norm; 0 switches clipping off. Solar Open: 1.0."""
 
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    ema: Share = 0.0
     """Decay of a running average of the weights, which is then what is probed and what the run gives
     (train/ema.py). 0: none; no report of ours uses one."""
 
@@ -179,7 +181,7 @@ class TrainConfig(Config):
 
     precision: Literal["auto", "float32", "bfloat16", "float8"] = "auto"
     """Of the matrix products; weights and optimizer are float32. `auto`: train/precision.py.
-    float8: of the blocks' linear layers, all else bfloat16 (train/float8.py). K-EXAONE: FP8."""
+    float8: of the blocks' linear layers, all else bfloat16 (train/precision.py). K-EXAONE: FP8."""
 
     seed: int = 0
     """Of dropout and of whatever else an objective draws; the data order has its own seed."""

@@ -2,7 +2,7 @@
 
 The estimate is model/budget.training_memory, within about a tenth of what a step takes on a CPU. What
 does not fit is refused before anything of it is allocated, with what would make it fit. Of a model of
-transformers' own only weights, gradients and moments are known: the least it takes.
+transformers' own only weights, gradients and moments are known: the least it takes; offloaded, nothing.
 
 Rows of one forward pass: context.rows_per_device, or where that is left open
 
@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from endonym.core.context import Context
-from endonym.core.errors import MachineError
+from endonym.core.errors import MachineError, RecipeError
 from endonym.methods.batch import Rows
-from endonym.model.budget import Memory, training_memory
+from endonym.model.budget import Memory, moments, training_memory
 from endonym.model.config import ModelConfig
 from endonym.train.config import TrainConfig
 from endonym.train.parallel import Ranks
@@ -100,13 +100,15 @@ class Foresight:
         )
 
     def _least(self) -> Memory:
+        if self._context.offload:
+            return Memory()
         parameters = list(self._model.parameters())
-        total = sum(each.numel() for each in parameters)
-        learning = sum(each.numel() for each in parameters if each.requires_grad)
+        learning = [each for each in parameters if each.requires_grad]
+        count, part = sum(each.numel() for each in learning), 1 / self._ranks.size
         return Memory(
-            weights=4 * total / self._ranks.size,
-            gradients=4 * learning / self._ranks.size,
-            optimizer=8 * learning / self._ranks.size,
+            weights=sum(each.nbytes for each in parameters) * part,
+            gradients=sum(each.nbytes for each in learning) * part,
+            optimizer=moments(self._config.optimizer, count, 0) * part,
         )
 
     def fits(self, tokens: int, share: float = 1.0, **changes: Any) -> bool:
@@ -124,6 +126,12 @@ class Foresight:
         def largest(choice: Forward) -> int:
             return max(choice.count(rows, length) * length for rows, length in shapes)
 
+        if self._context.rows_per_device is not None and self._context.rows_per_device < 1:
+            raise RecipeError(
+                "a forward pass has at least one row",
+                where="--rows-per-device",
+                got=self._context.rows_per_device,
+            )
         length = max(length for _, length in shapes)
         choice = Forward(max(r * t for r, t in shapes), self._context.rows_per_device)
         if choice.rows is None:

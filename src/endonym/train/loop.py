@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from endonym.core.console import Bar, Console
+from endonym.core.console import Console
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.methods.batch import Loss, Rows
@@ -41,7 +41,7 @@ from endonym.train.schedule import Schedule
 from endonym.train.state import Checkpoints, Progress
 from endonym.train.step import learn
 from endonym.train.stop import Stopped, StopRequest
-from endonym.train.trainee import Trainee, environment
+from endonym.train.trainee import Trainee
 from endonym.train.work import Work, peak
 
 __all__ = ["Loader", "Objective", "Probe", "TrainConfig", "train"]
@@ -100,10 +100,11 @@ def train(
             while True:
                 with run.console.bar(title, run.gates.last, unit="step") as bar:
                     bar.advance(run.progress.step)
-                    while run.progress.step < run.gates.last:
-                        run.step(bar)
+                    while (before := run.progress.step) < run.gates.last:
+                        shown = run.step()
                         signum = ranks.largest(stop.signum)
                         run.save_where_due(stopping=bool(signum))
+                        bar.advance(run.progress.step - before, **shown)
                         if signum:
                             raise Stopped(signum, run.progress.step)
                         run.gates.watch()
@@ -140,7 +141,7 @@ class _Run:
         self.checkpoints = Checkpoints(
             context.scratch / "checkpoints",
             settings={"config": config.model_dump(mode="json"), "data": loader.identity},
-            environment=environment(one.device, one.dtype, ranks.size, one.compiled),
+            environment=one.environment(context),
             note=self.console.note,
             keep=config.keep,
             export=one.exporter(export),
@@ -170,14 +171,15 @@ class _Run:
             yield
 
     def begin(self) -> None:
-        """Before the first step: the probes, and the state that a rollback may need."""
+        """Before the first step: the probes, what they must say, and the state that a rollback may need."""
         if self.found is None:
             self._probe()
-            if self.health.goes_back:
-                self._save(anchor=True)
+        self.gates.watch()
+        if self.found is None and self.health.goes_back:
+            self._save(anchor=True)
 
-    def step(self, bar: Bar) -> None:
-        """One step, its line in the logs, and what a fault or a probe asks for."""
+    def step(self) -> dict[str, float]:
+        """One step, its line in the logs, and what a fault or a probe asks for. What a bar shows of it."""
         began, step = time.perf_counter(), self.progress.step
         data = step + self.health.shift
         position = self.loader.state(data) if hasattr(self.loader, "state") else {}
@@ -202,15 +204,14 @@ class _Run:
         if outcome.fault is not None:
             record["fault"] = outcome.fault.told(data, self._names(data))
         self.meter.step(record, timing)
-        shown = {} if outcome.loss is None else {"loss": outcome.loss}
-        bar.advance(1, **shown, **{"tok/s": self.tokens_here / self.seconds_here})
         if bad and self.health.goes_back:
             self._go_back(outcome.fault)
-            bar.advance(self.progress.step - step - 1)
         elif self.progress.bad_in_row >= self.config.max_bad_steps:
             raise self._diverged(outcome.fault, step - self.progress.bad_in_row + 1, step)
         else:
             self._probe()
+        shown = {} if outcome.loss is None else {"loss": outcome.loss}
+        return shown | {"tok/s": self.tokens_here / self.seconds_here}
 
     def save_where_due(self, stopping: bool) -> None:
         """A checkpoint by the clock, at an anchor, where one is to be kept, and at the end."""

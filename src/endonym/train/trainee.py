@@ -9,6 +9,7 @@ Nothing is allocated before trainee.foresight, made first, has been asked whethe
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from endonym.core.artifact import write_json
-from endonym.core.context import Context
+from endonym.core.context import Context, Layout
 from endonym.methods.batch import Loss, Rows
 from endonym.model.device import place
-from endonym.train import adapter, float8, optim, parallel
+from endonym.train import adapter, optim, parallel, precision
 from endonym.train import compile as compiling
 from endonym.train.config import TrainConfig
 from endonym.train.ema import Ema
 from endonym.train.foresee import Foresight
-from endonym.train.precision import precision_of
 
 
 class Trainee:
@@ -42,7 +42,7 @@ class Trainee:
     ):
         self.model, self.config, self.ranks = model, config, ranks
         self.scratch, self.device = context.scratch, place(context)
-        self.dtype = precision_of(config.precision, self.device, model.config.hidden_size)
+        self.dtype = precision.precision_of(config.precision, self.device, model.config.hidden_size)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         if config.adapter is not None:
             adapter.attach(model, config.adapter, config.seed)
@@ -50,7 +50,7 @@ class Trainee:
         self.shapes = [tuple(rows.tokens.shape) for rows in samples]
         forward = self.foresight.forward(self.shapes)
         if config.precision == "float8":
-            float8.convert(model, self.device)
+            precision.convert(model)
         self.compiled = self._compiled(context, forward.split(samples[0]))
         self.stepping = parallel.Stepping(model.train(), objective)
         parallel.shard(
@@ -63,6 +63,23 @@ class Trainee:
         )
         self.optimizer = optim.build(model, config, context.offload)
         self.ema = Ema(model, config.ema) if config.ema else None
+
+    def environment(self, context: Context) -> dict[str, Any]:
+        """What the run is done on; another value of these gives other roundings."""
+        cuda = self.device.type == "cuda"
+        found = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "processes": self.ranks.size,
+            "blocks": self.compiled,
+        }
+        if context.layout != Layout():
+            found["layout"] = asdict(self.ranks.layout)
+        if context.rows_per_device is not None:
+            found["rows_per_device"] = context.rows_per_device
+        return found
 
     @property
     def averages(self) -> dict[str, Tensor]:
@@ -111,7 +128,7 @@ class Trainee:
         if self.compiled == compiling.COMPILED:
             compiling.undone(list(self.model.model.layers))
         if self.config.precision == "float8":
-            float8.revert(self.model)
+            precision.revert(self.model)
         if self.config.adapter is not None:
             adapter.save_adapter(self.model, self.scratch / adapter.FOLDER)
             adapter.merge_into(self.model)
@@ -137,20 +154,3 @@ class Trainee:
 
     def _averaged(self) -> AbstractContextManager:
         return nullcontext() if self.ema is None else self.ema.applied(self.model)
-
-
-def environment(
-    device: torch.device,
-    dtype: torch.dtype,
-    processes: int = 1,
-    compiled: str = compiling.PLAIN,
-) -> dict[str, Any]:
-    """What a run is done on; another value of these gives other roundings."""
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(dtype).removeprefix("torch."),
-        "processes": processes,
-        "blocks": compiled,
-    }

@@ -7,7 +7,7 @@ from endonym.core.errors import MachineError, RecipeError
 from endonym.methods.nll import nll
 from endonym.model import hf
 from endonym.model.config import Experts, ModelConfig
-from endonym.train import adapter, float8, optim
+from endonym.train import adapter, optim, precision
 from endonym.train.config import Adapter, TrainConfig
 
 pytest.importorskip("torchao")
@@ -17,7 +17,6 @@ CONFIG = ModelConfig(
     num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=False,
 )  # fmt: skip
 EXPERTS = Experts(count=4, chosen=2, width=16, shared=1)
-CPU = torch.device("cpu")
 
 
 def converted(model):
@@ -28,7 +27,7 @@ def test_which_layers_are_covered():
     """k and v have 8 rows here, which 16 does not divide; head, router and experts never."""
     model = hf.new(CONFIG.model_copy(update={"experts": EXPERTS}), seed=0)
     parameters = {name: id(each) for name, each in model.named_parameters()}
-    number = float8.convert(model, CPU, emulate=True)
+    number = precision.convert(model, emulate=True)
     layer = ["self_attn.q_proj", "self_attn.o_proj"]
     layer += [f"mlp.shared.{name}_proj" for name in ("gate", "up", "down")]
     wanted = {f"model.layers.{n}.{name}" for n in (0, 1) for name in layer}
@@ -47,7 +46,7 @@ def test_it_learns_and_stays_near_whole_products():
     for kind in ("whole", "eight"):
         model = hf.new(CONFIG, seed=0)
         if kind == "eight":
-            float8.convert(model, CPU, emulate=True)
+            precision.convert(model, emulate=True)
         optimizer = optim.build(model, TrainConfig(steps=9, learning_rate=1e-2))
         losses[kind] = []
         for _ in range(12):
@@ -66,26 +65,23 @@ def test_reverted_it_is_the_plain_model():
     tokens = torch.arange(16)[None]
     model, plain = hf.new(CONFIG, seed=0), hf.new(CONFIG, seed=0)
     parameters = {name: id(each) for name, each in model.named_parameters()}
-    float8.convert(model, CPU, emulate=True)
+    precision.convert(model, emulate=True)
     assert not torch.equal(model(tokens), plain(tokens))
-    float8.revert(model)
+    precision.revert(model)
     assert not converted(model)
     assert {name: id(each) for name, each in model.named_parameters()} == parameters
     assert torch.equal(model(tokens), plain(tokens))
 
 
 def test_refused_on_other_devices(monkeypatch):
-    model = hf.new(CONFIG, seed=0)
     with pytest.raises(MachineError, match="Hopper"):
-        float8.convert(model, CPU)
+        precision.precision_of("float8", torch.device("cpu"), 4096)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
     with pytest.raises(MachineError, match="A100"):
-        float8.convert(model, torch.device("cuda"))
-    assert not converted(model)
+        precision.precision_of("float8", torch.device("cuda"), 4096)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    float8.convert(model, torch.device("cuda"))
-    assert converted(model)
+    assert precision.precision_of("float8", torch.device("cuda"), 8) == torch.bfloat16
 
 
 def test_refused_beside_an_adapter_and_where_nothing_fits():
@@ -93,7 +89,7 @@ def test_refused_beside_an_adapter_and_where_nothing_fits():
     model = hf.new(CONFIG, seed=0)
     adapter.attach(model, Adapter(rank=2))
     with pytest.raises(RecipeError, match="adapter"):
-        float8.convert(model, CPU, emulate=True)
+        precision.convert(model, emulate=True)
     odd = CONFIG.model_copy(update={"hidden_size": 24, "head_dim": 4})
     with pytest.raises(RecipeError, match="multiples of 16"):
-        float8.convert(hf.new(odd, seed=0), CPU, emulate=True)
+        precision.convert(hf.new(odd, seed=0), emulate=True)
