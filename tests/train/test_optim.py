@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from endonym.core.errors import MachineError, RecipeError
-from endonym.train import optim
+from endonym.train import eight_bit, optim
 from train import two_ranks
 from train.drill import Tiny, settings
 
@@ -174,13 +174,13 @@ def test_a_state_written_and_read_goes_on_bitwise(kind):
     again = optim.build(second, settings(optimizer=kind))
     for mine, theirs in zip(second.parameters(), first.parameters()):
         mine.data.copy_(theirs.data)
-        written = optim.to_tensors(optimizer.state[theirs])
+        written = eight_bit.to_tensors(optimizer.state[theirs])
         assert all(type(value) is torch.Tensor for value in written.values())
         if kind == "adamw8bit" and mine.ndim == 2:
             assert written["exp_avg.codes"].dtype == torch.uint8
             assert written["exp_avg.scale"].shape == (64 * 64 // 256,)
         copied = {key: value.clone() for key, value in written.items()}
-        again.state[mine] = optim.from_tensors(mine, copied)
+        again.state[mine] = eight_bit.from_tensors(mine, copied)
     stepped(second, again, range(3, 5))
     for mine, theirs in zip(second.parameters(), whole.parameters()):
         assert torch.equal(mine, theirs)
@@ -213,13 +213,13 @@ def eight_bits_sharded(mesh):
 
     model, optimizer = fresh(128)  # 4096 numbers on each rank
     stepped(model, optimizer, 0)
-    written = optim.to_tensors(optimizer.state[model.weight])
+    written = eight_bit.to_tensors(optimizer.state[model.weight])
     whole = {key: each.full_tensor() for key, each in written.items() if isinstance(each, DTensor)}
     assert whole["exp_avg.codes"].shape == (128, 64) and whole["exp_avg.scale"].shape == (32,)
     again, other = fresh(128)
     again.weight.data.copy_(model.weight.data)
     read = {key: distribute_tensor(each, mesh, [Shard(0)]) for key, each in whole.items()}
-    other.state[again.weight] = optim.from_tensors(again.weight, {**written, **read})
+    other.state[again.weight] = eight_bit.from_tensors(again.weight, {**written, **read})
     for each in ((model, optimizer), (again, other)):
         stepped(*each, 1)
     assert torch.equal(model.weight.full_tensor(), again.weight.full_tensor())

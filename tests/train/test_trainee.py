@@ -165,7 +165,7 @@ def test_a_checkpoint_from_before_a_setting_existed_is_gone_on_from(tmp_path):
 
 def test_eight_bits_need_a_device_that_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    with pytest.raises(MachineError, match="no products in eight bits"):
+    with pytest.raises(MachineError, match="no products in float8"):
         loop.train(
             hf.new(SIZES, 0), words, Loader(), settings(precision="float8"), context(tmp_path)
         )

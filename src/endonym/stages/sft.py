@@ -110,7 +110,7 @@ def sft(
 
 
 def _check_lengths(stores: "dict[str, TokenStore]", config: SftConfig, net: "CausalLM") -> None:
-    """A longer conversation than a row goes on in another, from position 0."""
+    """Of a conversation that is longer than a row only the beginning is learnt (data/packed.py)."""
     from endonym.eval.needles import longest
 
     limit = longest(net.config)
@@ -123,7 +123,7 @@ def _check_lengths(stores: "dict[str, TokenStore]", config: SftConfig, net: "Cau
                 wanted=f"at most {limit} tokens",
                 got=length,
                 do="extend the context first (stage operate, context = { length = ... }), or set "
-                f"row_length = {limit}: what is longer then goes on in another row",
+                f"row_length = {limit}: of what is longer only the beginning is then learnt",
             )
 
 

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from endonym.core.errors import StoreError
-
 
 class Ema:
     """The average of one model's weights, in their dtype, on their device and sharded as they are."""
@@ -40,23 +38,10 @@ class Ema:
         torch._foreach_lerp_(averages, weights, share)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that must survive, by name: the tensors themselves, not copies."""
+        """All that must survive, by name: the tensors themselves, which a checkpoint is put back into."""
         return {"ema_updates": self._updates} | {
             f"ema/{name}": each for name, each in self._average.items()
         }
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Puts what tensors() gave back. StoreError where it is another model's."""
-        mine = self.tensors()
-        if mine.keys() != tensors.keys():
-            raise StoreError(
-                "the average belongs to other weights",
-                wanted=", ".join(sorted(mine)[:3]),
-                got=", ".join(sorted(tensors.keys() ^ mine.keys())[:3]) + " on one side only",
-            )
-        for name, each in mine.items():
-            each.copy_(tensors[name])
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -25,18 +25,9 @@ from torch.distributed.tensor import DTensor
 
 from endonym.core.errors import MachineError, RecipeError
 from endonym.train.config import TrainConfig
-from endonym.train.eight_bit import AdamW8bit, from_tensors, to_tensors
+from endonym.train.eight_bit import AdamW8bit
 from endonym.train.muon import Muon, hidden_matrices
 from endonym.train.precision import BF16_WIDTH, precision_of
-
-__all__ = [
-    "Optimizer",
-    "build",
-    "from_tensors",
-    "mean_and_clip",
-    "parameter_groups",
-    "to_tensors",
-]
 
 
 class Optimizers:
@@ -68,7 +59,8 @@ def build(model: nn.Module, config: TrainConfig, offload: bool = False) -> Optim
     """The optimizer that `config` names over the parameters that learn.
 
     Each group has the rate at which it steps next, `lr`, and its share of the schedule's rate,
-    `rate_share`. `state` has tensors only, by parameter; to_tensors() takes those of eight bits apart.
+    `rate_share`. `state` has tensors only, by parameter; eight_bit.to_tensors() takes those of eight
+    bits apart.
 
     offload: weights, gradients and state stay in the CPU's memory while a GPU computes. What moves
     them is FSDP2's CPUOffloadPolicy (train/parallel.py), not torchao's CPUOffloadOptimizer: that one

@@ -38,35 +38,30 @@ def precision_of(wish: str, device: torch.device, width: int) -> torch.dtype:
     """
     cuda = device.type == "cuda"
     if wish == "float8":
-        _require(
-            cuda and torch.cuda.get_device_capability(device) >= HOPPER,
-            wish, device, "an NVIDIA GPU of the Hopper generation (H100) or newer",
-            'set precision = "bfloat16", or "auto"',
-        )  # fmt: skip
+        if not cuda or torch.cuda.get_device_capability(device) < HOPPER:
+            raise _lacking(wish, device, "an NVIDIA GPU of the Hopper generation (H100) or newer")
         return torch.bfloat16
     if cuda:
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         features = torch.cpu.get_capabilities()
         has = any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-    if wish == "bfloat16":
-        _require(
-            has, wish, device, "a device with bf16 arithmetic", 'set precision = "float32", or "auto"'
-        )
-        return torch.bfloat16
-    return torch.bfloat16 if wish == "auto" and has and width >= BF16_WIDTH else torch.float32
+    if wish == "bfloat16" and not has:
+        raise _lacking(wish, device, "a device with bf16 arithmetic")
+    if wish == "float32" or (wish == "auto" and (not has or width < BF16_WIDTH)):
+        return torch.float32
+    return torch.bfloat16
 
 
-def _require(has: bool, wish: str, device: torch.device, wanted: str, do: str) -> None:
-    if not has:
-        cuda = device.type == "cuda"
-        raise MachineError(
-            f"this device has no products in {wish}",
-            where=f'precision = "{wish}"',
-            wanted=wanted,
-            got=torch.cuda.get_device_name(device) if cuda else device.type,
-            do=do,
-        )
+def _lacking(wish: str, device: torch.device, wanted: str) -> MachineError:
+    cuda = device.type == "cuda"
+    return MachineError(
+        f"this device has no products in {wish}",
+        where=f'precision = "{wish}"',
+        wanted=wanted,
+        got=torch.cuda.get_device_name(device) if cuda else device.type,
+        do='set precision = "auto", which takes the best that it has',
+    )
 
 
 def convert(model: nn.Module, emulate: bool = False) -> int:

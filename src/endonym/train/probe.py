@@ -38,9 +38,6 @@ class Probes:
             raise RecipeError("two probes share a name", where="probes", got=", ".join(twice))
         self._probes, self._every, self._seed = list(probes), every, seed
 
-    def __bool__(self) -> bool:
-        return bool(self._probes)
-
     def due(self, step: int, last: int) -> list[Probe]:
         """Those to measure after `step` steps of a run that may end after `last`."""
         if step in (0, last):
