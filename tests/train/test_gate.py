@@ -144,6 +144,12 @@ def test_a_watched_bound_ends_the_run_where_it_is_broken(tmp_path):
     assert len([x for x in lines(tmp_path) if "loss" in x]) == 8
 
 
+def test_a_watched_bound_that_is_not_kept_at_the_start_costs_no_step(tmp_path):
+    with pytest.raises(RecipeError, match="does not keep its bound"):
+        run(tmp_path, Gate(figure="count/steps", at_least=99, watch=True))
+    assert [line["step"] for line in lines(tmp_path)] == [0] and "probe" in lines(tmp_path)[0]
+
+
 def test_a_bound_that_is_not_watched_is_judged_at_the_end(tmp_path):
     gate = Gate(figure="count/left", at_most=0.6, relative=True)
     figures, _, _ = run(tmp_path, gate, every=2)

@@ -81,6 +81,17 @@ def test_the_split_into_micro_batches_changes_nothing(tmp_path):
             torch.testing.assert_close(tensor, ends[2][name], atol=1e-6, rtol=0)
 
 
+def test_another_split_is_said_to_round_otherwise_and_none_is_refused(tmp_path):
+    notes = []
+    console = SimpleNamespace(note=notes.append, bar=Console(quiet=True).bar, quiet=True)
+    loop.train(Tiny(), objective, Loader(), settings(), context(tmp_path))
+    here = context(tmp_path, rows_per_device=2, console=console)
+    loop.train(Tiny(), objective, Loader(), settings(), here)
+    assert any("not be bitwise" in note and "'rows_per_device': 2" in note for note in notes)
+    with pytest.raises(RecipeError, match="--rows-per-device"):
+        loop.train(Tiny(), objective, Loader(), settings(), context(tmp_path, rows_per_device=0))
+
+
 def test_the_same_run_in_another_place_is_bitwise_the_same(tmp_path):
     """R4, R15: neither the path nor the hour nor a run before it in the process is part of the result."""
     run(tmp_path / "one")
