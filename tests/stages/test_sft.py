@@ -64,6 +64,15 @@ def run(tmp_path, inputs, name="run", **settings):
     return sft(SftConfig.read(RUN | settings), here, out, **inputs), out
 
 
+def test_conversations_beyond_the_models_context_are_refused_with_what_would_do(tmp_path, inputs):
+    inputs["data"]["long"] = talk(tmp_path / "long", 2, ENGLISH * 9, "yes")
+    with pytest.raises(RecipeError, match=r"data\.long.*(\n.*)*row_length = 128"):
+        run(tmp_path, inputs, "a", row_length=256)
+    run(tmp_path, inputs, "b", row_length=128)
+    del inputs["data"]["long"]
+    run(tmp_path, inputs, "c", row_length=256)  # it is the conversations that count, not the rows
+
+
 def test_a_template_that_never_teaches_to_stop_is_refused_first(tmp_path):
     out = tmp_path / "out"
     hf.save(model(), out, eos_ids=tokenizer().stop_ids)

@@ -295,3 +295,8 @@ def test_rows_are_those_of_the_first_step_of_each_span(tmp_path, monkeypatch):
     config = TrainConfig(steps=8, learning_rate=1e-2, precision="float32", spans=spans)
     loop.train(Tiny(), objective, Longer(), config, context(tmp_path))
     assert seen[0] == [(8, 6), (8, 18)]
+
+
+def test_processes_on_one_machine_share_its_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert group(tmp_path, monkeypatch, "", {}) == room.Room(204_800, "the machine's memory")

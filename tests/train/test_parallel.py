@@ -189,6 +189,11 @@ def test_rows_and_slices_of_every_process():
     assert [each.part[0] for each in places[:8]] == [0, 1, 0, 1, 2, 3, 2, 3]
 
 
+def test_one_process_does_not_pass_over_a_layout_for_several():
+    with pytest.raises(RecipeError, match="does not fit the number of processes"):
+        parallel.ranks(Context(layout=Layout(context=2)))
+
+
 def test_a_layout_that_does_not_fit_is_refused():
     with pytest.raises(RecipeError, match="layout does not fit"):
         Layout(replicate=2, shard=3).filled(4)

@@ -140,8 +140,10 @@ def test_a_torn_or_longer_log_is_cut_to_the_checkpoint(damaged, finished):
 
 
 def test_other_settings_are_refused(damaged):
-    with pytest.raises(StoreError, match="other settings"):
+    with pytest.raises(StoreError, match="other settings") as error:
         run(damaged, learning_rate=0.5)
+    assert error.value.wanted == {"config": {"learning_rate": 0.5}}, "only what differs is told"
+    assert error.value.got == {"config": {"learning_rate": 0.01}}
 
 
 def test_other_data_are_refused(damaged):

@@ -56,7 +56,7 @@ Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Changes no address.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Compute threads. Changes no address.")
+    int | None, typer.Option("--threads", min=1, help="Compute threads. Changes no address.")
 ]
 Reference = Annotated[
     str,
@@ -87,7 +87,8 @@ def run(
     device: Device = "auto",
     threads: Threads = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that tokenise text. Changes no address.")
+        int | None,
+        typer.Option("--workers", min=1, help="Processes that tokenise text. Changes no address."),
     ] = None,
     rows_per_device: Annotated[
         int | None,

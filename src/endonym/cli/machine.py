@@ -34,7 +34,7 @@ Checkpointing = Annotated[
 ]
 Compile = Annotated[str, typer.Option("--compile", help="never, auto (if it pays) or always.")]
 Offload = Annotated[
-    bool, typer.Option("--offload", help="Keep the optimizer in the host's memory.")
+    bool, typer.Option("--offload", help="Keep weights and optimizer in the host's memory.")
 ]
 
 

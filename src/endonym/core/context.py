@@ -55,7 +55,7 @@ class Context:
     layout:             what each of them has of the weights and of the rows (train/parallel.py)
     checkpointing:      compute each block anew in the backward pass: less memory, a third more work
     compile:            "never", "auto" (where a measurement says that it pays) or "always"
-    offload:            keep the optimizer's state in the host's memory
+    offload:            keep weights, gradients and optimizer in the host's memory
     slurm:              settings of a Slurm job that the training stages are sent to; None: they run here
     """
 

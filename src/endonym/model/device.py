@@ -11,14 +11,21 @@ from endonym.core.errors import MachineError
 def place(context: Context) -> torch.device:
     """The device that the context asks for ("auto": a GPU if there is one), threads set.
 
-    MachineError if it asks for a GPU that torch cannot see.
+    MachineError if it asks for a GPU that torch cannot see, or for no device at all.
     """
     if context.threads is not None:
         torch.set_num_threads(context.threads)
     wanted = context.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(wanted)
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise MachineError(
+            "there is no such device",
+            where=f"--device {context.device}",
+            wanted="auto, cpu, cuda or cuda:N",
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise MachineError(
             "a GPU was asked for, but torch sees none",

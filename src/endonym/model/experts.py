@@ -171,7 +171,9 @@ class MoE(nn.Module):
             shape = (*x.shape[:-1], -1)
             self.routes.append(Route(self.layer, scores.view(shape), chosen.view(shape)))
         # autocast reaches no product of three-dimensional weights: they are cast here, once
-        gate_up, down = (_own(w).to(tokens.dtype) for w in (self.experts.gate_up, self.experts.down))
+        gate_up, down = (
+            _own(w).to(tokens.dtype) for w in (self.experts.gate_up, self.experts.down)
+        )
         out = mix(tokens, gates, chosen, gate_up, down, self.shares).view(x.shape)
         return out if self.shared is None else out + self.shared(x)
 

@@ -115,7 +115,8 @@ def _check_lengths(stores: "dict[str, TokenStore]", config: SftConfig, net: "Cau
 
     limit = longest(net.config)
     for label, store in stores.items():
-        length = min(int(max(store.lengths, default=0)), config.row_length)
+        read = int(max(store.lengths, default=1)) - 1  # the last token is only predicted
+        length = min(read, config.row_length)
         if length > limit:
             raise RecipeError(
                 "a conversation is longer than the model's context",

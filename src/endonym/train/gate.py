@@ -4,8 +4,9 @@
     extend   judged after the last step; not kept: extend_steps more at the last rate, at most `times`.
              K-EXAONE (arXiv:2601.01739) and EXAONE 4.0 (arXiv:2507.11407) extend the context until the
              needle test gives "green light"; neither gives a threshold or a limit
-    fail     judged after the last step, or with `watch` at every measurement: an error. Solar Open and
-             K-EXAONE watch that what was known from before a stage stays known
+    fail     judged after the last step, with `watch` at every measurement, the one before the first
+             step too: an error. Solar Open and K-EXAONE watch that what was known from before a stage
+             stays known
 
 Where several extend, the longest extension is taken. A bound that is `relative` is multiplied with the
 figure's value before the first step. A gate that still extends in vain leaves the run as it is and its
@@ -31,6 +32,7 @@ class Gates:
                 where="final_share",
                 wanted="a share above 0 beside a gate that extends",
                 got=0,
+                do="set final_share, 0.1 say",
             )
         self._first: dict[str, float] = {}
         self._latest: dict[str, float] = {}

@@ -149,6 +149,7 @@ def ranks(context: Context) -> Ranks:
                 got="1",
                 do="call train.launch.spread, or run the recipe with --nproc",
             )
+        context.layout.filled(1)
         if not context.offload:
             return Ranks()  # else FSDP does it, for a group of one
     cuda = context.device.startswith("cuda")

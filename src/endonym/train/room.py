@@ -1,8 +1,8 @@
 """How much memory this process may still take, and what sets the limit.
 
 On a GPU what the driver has free and torch holds unused. On a CPU the least of three: what the system
-can give without swapping, what the control group (a container, a Slurm job) leaves, and the limit on
-the process's own addresses (ulimit -v).
+can give without swapping, what the control group (a container, a Slurm job) leaves, each divided among
+the processes that train on this machine, and the limit on the process's own addresses (ulimit -v).
 """
 
 import os
@@ -29,7 +29,9 @@ def room(device: torch.device) -> Room | None:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return Room(free + unused, f"the memory of {torch.cuda.get_device_name(device)}")
-    return min([*_system(), *_group(), *_addresses()], key=lambda each: each.free, default=None)
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    shared = [Room(each.free / together, each.limit) for each in (*_system(), *_group())]
+    return min([*shared, *_addresses()], key=lambda each: each.free, default=None)
 
 
 def _system() -> Iterator[Room]:

@@ -266,14 +266,15 @@ class Checkpoints:
             raise StoreError(
                 "the checkpoint belongs to a run with other settings or data",
                 where=folder,
-                wanted=wanted,
-                got=found,
+                wanted=_apart(wanted, found),
+                got=_apart(found, wanted),
                 do=f"give this run another scratch folder, or remove {self.folder}",
             )
-        if manifest["environment"] != json.loads(json.dumps(self._environment)):
+        now, then = json.loads(json.dumps(self._environment)), manifest["environment"]
+        if now != then:
             self._note(
-                f"resumed under {self._environment}, saved under {manifest['environment']}: the "
-                "result will not be bitwise that of an uninterrupted run"
+                f"resumed under {_apart(now, then)}, saved under {_apart(then, now)}: the result will "
+                "not be bitwise that of an uninterrupted run"
             )
 
     def _remove(self, folder: Path) -> None:
@@ -391,3 +392,15 @@ def _entry(path: Path) -> dict[str, Any]:
 def _sha256_of(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _apart(one: Any, other: Any) -> Any:
+    """What of `one` is not so in `other`, key by key."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one
+    missing = object()
+    return {
+        key: _apart(value, other.get(key, missing))
+        for key, value in one.items()
+        if other.get(key, missing) != value
+    } or "nothing of it"
