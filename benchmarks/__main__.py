@@ -103,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="training at 3M, 10M, 30M parameters, vocabularies of 16k and 64k: an hour and more",
     )
     parser.add_argument("--only", default="", help="of the cases those whose shape begins so")
+    parser.add_argument("--precision", default="", help="of the cases those of this precision")
     parser.add_argument("--tiny", action="store_true", help="a toy shape: does it run at all?")
     parser.add_argument("--without-peers", action="store_true", help="Endonym's own arms only")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
@@ -139,7 +140,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     for part in parts:
         result[part] = []
         for first, second, threads in cases[part]:
-            if not f"{first} {second}".startswith(given.only):
+            if not first.startswith(given.only) or given.precision not in ("", second):
                 continue
             label = f"{part}, {first}, {second}, threads {threads}"
 
