@@ -1,6 +1,6 @@
 """One model in one process and shared by several: the same losses and gradients. Run as a script:
 
-    python exchanged.py CASE PROCESSES      prints "same", or fails
+python exchanged.py CASE PROCESSES      prints "same", or fails
 """
 
 import os
@@ -60,7 +60,9 @@ def model(case: str):
     made = new(ModelConfig.read(sizes, case), 0)
     with torch.no_grad():
         for number, weight in enumerate(made.parameters()):
-            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) / 9)
+            weight.add_(
+                torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) / 9
+            )
         if case.endswith("all the tokens"):
             for block in made.model.layers:
                 block.mlp.router.bias[:3] += 10.0

@@ -30,11 +30,12 @@ from endonym.train.config import TrainConfig
 from endonym.train.parallel import Ranks
 from endonym.train.room import Room, room
 
-CPU_TOKENS = 8192
+CPU_TOKENS = 2048
 """Of one forward pass on a CPU, where there is a choice. Measured in float32 on one thread (4 blocks,
 CPU-seconds, 16,384 tokens a step): at width 128 passes of 1,024 to 16,384 tokens gave 7.8 to 8.7
 thousand tokens a second in no order, at width 256 passes of 512 to 16,384 gave 1.7 to 2.0 thousand; 256
-tokens were a quarter slower. So caches do not decide here, and more than this only takes memory."""
+tokens were a quarter slower; at width 512 and 10 blocks 2,048 gave 450 and 4,096 gave 424 a second, with
+2.5 GB against 3.3. So caches do not decide here, and more than this only takes memory."""
 
 FILLED = 0.85
 """Share of the free memory that a split chosen here may fill: a step takes up to 1.2 times what is
