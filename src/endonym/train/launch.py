@@ -38,7 +38,7 @@ from endonym.core.context import Context
 from endonym.core.errors import EndonymError, MachineError
 from endonym.core.stage import Outcome, Stage
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS, LEAVING_SECONDS = 0.1, 2.0
 PARENT_SECONDS = 1.0
 
 START = "spawn"
@@ -181,6 +181,10 @@ def _run_here(work: Assignment, count: int) -> Ends:
                 wait([each.sentinel for each in workers if each.exitcode is None], LOOK_SECONDS)
                 if any(worker.exitcode for worker in workers):
                     break
+        # One that was killed may still be on its way out when those that miss it have already left.
+        until = time.monotonic() + LEAVING_SECONDS
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
         codes = [worker.exitcode for worker in workers]
     finally:
         for worker in workers:
