@@ -84,8 +84,9 @@ def _builtin(source: PreferenceSource, text: dict[str, Artifact]) -> Iterator[An
     if not source.language:
         raise RecipeError("fluency needs to know the language", wanted='language = "th"')
     documents = _plugged(source, text) if text else _written(source)
-    rows = fluency.pairs(documents, source.language, seed=source.seed, kinds=source.damage)
-    return (row for row in rows if source.takes(row.id))
+    return fluency.pairs(
+        documents, source.language, seed=source.seed, kinds=source.damage, takes=source.takes
+    )
 
 
 def _plugged(source: PreferenceSource, text: dict[str, Artifact]) -> Iterator[Any]:

@@ -88,11 +88,17 @@ class _Language:
 
 
 def pairs(
-    documents: Iterable[Document], language: str, *, seed: int = 0, kinds: Sequence[str] = ()
+    documents: Iterable[Document],
+    language: str,
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] = (),
+    takes: Callable[[str], bool] = lambda id: True,
 ) -> Iterator[Preference]:
     """A pair for each different sentence of the documents that is long enough and in the language.
 
     kinds: of damage; none named, all for which the language's pack has what they need.
+    takes: which pairs are wanted, by id; the others cost nothing.
 
     A pair has no prompt: both sides are an assistant's words, judged by themselves.
     """
@@ -101,7 +107,8 @@ def pairs(
     for document in documents:
         for sentence in sentences(document.text, language):
             name = blake2b(sentence.encode(), digest_size=12)
-            if name.digest() in seen or not _is_fit(sentence, language):
+            id = f"fluency/{language}/{seed}/{name.hexdigest()}"
+            if name.digest() in seen or not takes(id) or not _is_fit(sentence, language):
                 continue
             seen.add(name.digest())
             random = Random(f"fluency {language} {seed} {sentence}")
@@ -109,7 +116,7 @@ def pairs(
                 worse = damaged(sentence, language, kind, random)
                 if worse is not None:
                     yield Preference(
-                        id=f"fluency/{language}/{seed}/{name.hexdigest()}",
+                        id=id,
                         prompt=[],
                         chosen=[{"role": "assistant", "content": sentence}],
                         rejected=[{"role": "assistant", "content": worse}],
