@@ -10,12 +10,10 @@ and the folder is renamed: a kill at any moment leaves either nothing or a whole
 address (held by the process, so it goes with it) keeps two runs from making the same thing at once.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
@@ -34,6 +32,7 @@ from endonym.core.artifact import (
     write_json,
 )
 from endonym.core.errors import DataError, StoreError
+from endonym.core.lock import locked
 
 SHOWN = 16  # hexadecimal digits of an address in a folder's name; the record holds all 64
 
@@ -85,24 +84,12 @@ class Store:
         """The work folder of an address, held by this process alone. StoreError if another holds it."""
         work = self.root / "making" / address[:SHOWN]
         work.mkdir(parents=True, exist_ok=True)
-        lock = work / "lock"
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
-                raise StoreError(
-                    "another run is making this artifact",
-                    where=work,
-                    got=f"held by {holder or 'an unknown process'}",
-                    do="wait for it, or stop it and run again; what it finished is used",
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with locked(
+            work / "lock",
+            "another run is making this artifact",
+            "wait for it, or stop it and run again; what it finished is used",
+        ):
             yield work
-        finally:
-            os.close(handle)  # closing releases the lock, as does the death of the process
 
     def publish(self, out: Path, record: dict[str, Any]) -> Artifact:
         """Make the folder `out` the artifact that `record` describes: flush, hash, record last, rename."""

@@ -1,14 +1,11 @@
-"""One trainer in a folder. The lock belongs to the process and goes with it, however it ends."""
+"""One trainer in a folder."""
 
-import fcntl
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from endonym.core.artifact import machine_error
-from endonym.core.errors import StoreError
+from endonym.core.lock import locked
 
 LOCK = "training.lock"
 
@@ -17,27 +14,18 @@ LOCK = "training.lock"
 def only_one(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process, until the end of the block. StoreError if another holds it.
 
-    The store's own lock covers runs of recipes; this one also a call of train() by itself. The file
-    stays: what counts is who holds it, which the system knows and no stale file can claim.
+    The store's own lock covers runs of recipes; this one also a call of train() by itself.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise machine_error(error, folder) from error
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
-            raise StoreError(
-                "another process trains in this folder",
-                where=folder,
-                got=f"held by {holder or 'an unknown process'}",
-                do="wait for it, or stop it and run again: it goes on from its last checkpoint",
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(
+                locked(
+                    folder / LOCK,
+                    "another process trains in this folder",
+                    "wait for it, or stop it and run again: it goes on from its last checkpoint",
+                )
+            )
+        except OSError as error:
+            raise machine_error(error, folder) from error
         yield
-    finally:
-        os.close(handle)
