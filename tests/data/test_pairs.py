@@ -111,7 +111,9 @@ def seen(rows):
             assert label == (CHOSEN if segment % 2 else REJECTED)
             parts[label] = tuple(rows.tokens[line][here].tolist())
             if label == REJECTED:
-                found.append((parts[CHOSEN], parts[REJECTED], float(rows.values[line][ends])))
+                found.append(
+                    (parts[CHOSEN], parts[REJECTED], float(rows.extra["margin"][line][ends]))
+                )
     return found
 
 
@@ -167,10 +169,12 @@ def test_parts_and_micro_batches_are_the_step_and_order_is_a_function_of_it(stor
     loader = make()
     whole = loader.rows(5)
     halves = [loader.rows(5, (part, 2)) for part in range(2)]
-    for name in ("tokens", "labels", "weights", "segments", "positions", "values"):
+    for name in ("tokens", "labels", "weights", "segments", "positions"):
         assert torch.equal(
             torch.cat([getattr(each, name) for each in halves]), getattr(whole, name)
         )
+    margins = torch.cat([each.extra["margin"] for each in halves])
+    assert torch.equal(margins, whole.extra["margin"])
     assert [seen(part) for part in whole.split(4)] == [seen(whole)]
     assert [pair for part in whole.split(1) for pair in seen(part)] == seen(whole)
     assert make().identity == loader.identity and torch.equal(make().rows(5).tokens, whole.tokens)

@@ -37,14 +37,16 @@ def test_split_leaves_common_padding_out():
     assert torch.equal(parts[1].tokens, numbers[2:4, :8])
 
 
-def test_values_go_along_where_there_are_any():
+def test_extra_parts_go_along():
     plain = rows()
-    assert plain.values is None and plain.to("cpu").split(2)[0].values is None
-    with_values = replace(plain, values=plain.tokens / 2)
-    parts = with_values.to("cpu").split(2)
-    assert torch.equal(torch.cat([part.values for part in parts]), with_values.values)
+    assert plain.to("cpu").split(2)[0].extra == {}
+    margin, states = plain.tokens / 2, plain.tokens[..., None].expand(-1, -1, 3).float()
+    both = replace(plain, extra={"margin": margin, "states": states})
+    parts = both.to("cpu").split(2)
+    for name, whole in both.extra.items():
+        assert torch.equal(torch.cat([part.extra[name] for part in parts]), whole)
     with pytest.raises(AssertionError, match="differ in shape"):
-        replace(plain, values=torch.zeros(3, 5))
+        replace(plain, extra={"margin": torch.zeros(3, 5)})
 
 
 def test_parts_of_unequal_shape_are_refused():

@@ -104,7 +104,7 @@ def test_the_objective_is_bradley_terry_on_scores_read_alone(tmp_path, inputs):
     net = reward.start(inputs["model"].path, 0)
     rows = PairLoader([store], rows_per_step=3, row_length=128).rows(0)
     loss = Pairwise(margins=True, centering=0.1)(net, rows)
-    ends = rows.values[rows.weights > 0][::2]
+    ends = rows.extra["margin"][rows.weights > 0][::2]
     sides = []
     for line in range(len(rows)):
         for segment in range(1, int(rows.segments[line].max()) + 1):

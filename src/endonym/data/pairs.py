@@ -193,7 +193,7 @@ class PairLoader(Loader):
         """The rows of a step, or part (r, n) of them, as Loader.rows.
 
         Sides are segments of their own, chosen before rejected, one pair after the other. Where a side
-        ends, weights are 1, labels CHOSEN or REJECTED and values the pair's margin; elsewhere all 0.
+        ends, weights are 1, labels CHOSEN or REJECTED and extra["margin"] the pair's; elsewhere all 0.
         """
         import torch
 
@@ -204,7 +204,7 @@ class PairLoader(Loader):
         shape = (mine.stop - mine.start, min(-(-longest // 8) * 8, self.row_length))
         whole = [np.zeros(shape, np.int64) for _ in range(4)]
         tokens, labels, segments, positions = whole
-        weights, values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        weights, margins = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for line, (number, row) in enumerate(places[mine]):
             source, at, segment = self.sources[number], 0, 0
             for piece in source.packing.row(row).tolist():
@@ -214,9 +214,10 @@ class PairLoader(Loader):
                     tokens[line, here], segments[line, here] = side, segment
                     positions[line, here] = np.arange(len(side))
                     labels[line, at - 1], weights[line, at - 1] = label, 1.0
-                    values[line, at - 1] = source.store.margins[pair]
-        parts = (tokens, labels, weights, segments, positions, values)
-        return Rows(*map(torch.from_numpy, parts))
+                    margins[line, at - 1] = source.store.margins[pair]
+        parts = (tokens, labels, weights, segments, positions, margins)
+        *plain, margin = map(torch.from_numpy, parts)
+        return Rows(*plain, extra={"margin": margin})
 
 
 def _packed(store: PairStore, row_length: int) -> Packed:

@@ -3,8 +3,8 @@
 Shapes: B rows, T time.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ class Rows:
     segments:  [B, T] int64, 0 = padding, 1.. = number of the document within its row; the tokens
                of one document stand side by side
     positions: [B, T] int64, position within the document, from 0
-    values:    [B, T] float32, a number of the data's own at each position, where an objective asks
-               for one (a pair's margin: data/pairs.py); else None
+    extra:     [B, T, ...] each, what else an objective asks for at each position, by name: a pair's
+               "margin" (data/pairs.py), a rollout's "advantage" (rollouts/), a teacher's "states"
     """
 
     tokens: Tensor
@@ -30,10 +30,11 @@ class Rows:
     weights: Tensor
     segments: Tensor
     positions: Tensor
-    values: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shapes = {name: tuple(part.shape) for name, part in self._parts()}
+        parts = {name: getattr(self, name) for name in _PLAIN} | self.extra
+        shapes = {name: tuple(part.shape[:2]) for name, part in parts.items()}
         assert len(set(shapes.values())) == 1, f"the parts of Rows differ in shape: {shapes}"
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Rows:
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on `device`."""
-        return self._each(lambda part: part.to(device, non_blocking=True))
+        return self.each(lambda part: part.to(device, non_blocking=True))
 
     def split(self, rows: int) -> "list[Rows]":
         """Micro-batches of at most `rows` rows, in order, each without the columns that are padding
@@ -56,16 +57,19 @@ class Rows:
         ends = ((self.segments > 0) * columns).amax(1).split(rows)
         widths = [max(8, -(-int(end.max()) // 8) * 8) for end in ends]
         return [
-            self._each(lambda part, i=i, width=width: part[i : i + rows, :width])
+            self.each(lambda part, i=i, width=width: part[i : i + rows, :width])
             for i, width in zip(range(0, len(self), rows), widths)
         ]
 
-    def _parts(self) -> Iterator[tuple[str, Tensor]]:
-        every = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return ((name, part) for name, part in every if part is not None)
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        """The same rows with every part changed alike."""
+        return Rows(
+            *(change(getattr(self, name)) for name in _PLAIN),
+            extra={name: change(part) for name, part in self.extra.items()},
+        )
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Rows":
-        return replace(self, **{name: change(part) for name, part in self._parts()})
+
+_PLAIN = ("tokens", "labels", "weights", "segments", "positions")
 
 
 @dataclass(frozen=True)

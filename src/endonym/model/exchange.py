@@ -15,7 +15,7 @@ Shapes: B rows, T time, t = T / c, D width, H query heads, K key/value heads, C 
 tokens, N experts, k experts of a token.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -144,13 +144,12 @@ def slice_rows(rows: Rows, number: int, count: int) -> Rows:
     for the rest (TimeSlices.whole).
     """
     missing = -rows.tokens.shape[1] % count
-    parts = {}
-    for each in fields(rows):
-        value = getattr(rows, each.name)
-        if isinstance(value, Tensor):
-            value = torch.nn.functional.pad(value, (0, missing)).chunk(count, 1)[number]
-        parts[each.name] = value
-    return replace(rows, **parts)
+
+    def part(whole: Tensor) -> Tensor:
+        padding = whole.new_zeros(len(whole), missing, *whole.shape[2:])
+        return torch.cat([whole, padding], 1).chunk(count, 1)[number]
+
+    return rows.each(part)
 
 
 def share_time(model: nn.Module, group: dist.ProcessGroup) -> None:

@@ -56,7 +56,7 @@ class Pairwise:
         ends = rows.weights > 0  # row by row in order: chosen, rejected, chosen, rejected ...
         found, labels, margins = rewards(hidden[ends], model.head), rows.labels[ends], None
         if self.margins:
-            margins = rows.values[ends][labels == 1]
+            margins = rows.extra["margin"][ends][labels == 1]
         return bradley_terry(found[labels == 1], found[labels == 0], margins, self.centering)
 
 

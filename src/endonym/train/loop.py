@@ -53,8 +53,20 @@ attribute `reduce`, which is set to the function that sums a tensor over all pro
 
 
 class Loader(Protocol):
-    """Besides, a loader may have names(step) -> a text for each row, written down where a step has a
-    fault, and state(step) -> figures of its place in the data, such as "phase" and "epoch/<source>"."""
+    """Besides, a loader may have
+
+    names(step) -> a text for each row, written down where a step has a fault
+    state(step) -> figures of its place in the data, such as "phase" and "epoch/<source>"
+
+    A loader whose rows depend on the model as it stands (rollouts) has besides
+
+    sample() -> Rows of the largest shape it will give, asked for before there is anything to draw with
+    ready(trainee): called once, before the first step; trainee.inside(f) gives f(model) as it is then
+        trained, without gradient, and trainee.ranks the processes that train together
+
+    Such rows are a function of the step's number and of the weights before it: the resumed run draws
+    them again, or finds them where the loader has kept them.
+    """
 
     identity: str
     """Changes when any row would; a run is not resumed on other data."""
@@ -149,6 +161,8 @@ class _Run:
             defaults=config.defaults(),
         )
         self.found = self.checkpoints.load(model, one.optimizer, self.metrics, one.averages)
+        if hasattr(loader, "ready"):
+            loader.ready(one)
         self.progress = self.found or Progress()
         before = self.progress.extra
         if before:
@@ -329,5 +343,7 @@ class _Run:
 
     def _samples(self) -> list[Rows]:
         """The rows of the first step of each span; those of other steps may be a little longer."""
+        if hasattr(self.loader, "sample"):
+            return [self.loader.sample()]
         starts = [0, *accumulate(span.steps for span in self.config.spans)]
         return [self._rows(start) for start in starts[: len(starts) - 1 or 1]]

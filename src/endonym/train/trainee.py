@@ -100,6 +100,14 @@ class Trainee:
         self.model.train()
         return found
 
+    def inside(self, function: Callable[[nn.Module], Any]) -> Any:
+        """function(model), on the weights as they are being trained, without gradient."""
+        self.model.eval()
+        with self.cast():
+            found = self.stepping.inside(function)
+        self.model.train()
+        return found
+
     def exporter(
         self, export: Callable[[nn.Module, Path], None] | None
     ) -> Callable[[nn.Module, Path], None] | None:
