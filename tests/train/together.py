@@ -74,7 +74,7 @@ class Loader:
     def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
         number, count = part
         size = ROWS // count
-        return rows(step)._each(lambda each: each[number * size : (number + 1) * size])
+        return rows(step).each(lambda each: each[number * size : (number + 1) * size])
 
 
 class Objective(NextTokens):
