@@ -30,6 +30,8 @@ SAME = [
     "lora:2",
     "foreign:2",
     "tied:1:offload=1",
+    "live:2",
+    "live_lora:2",
 ]
 RESUMED = {
     "untied:1:in=up": "untied:2:in=up,stop=10",
@@ -37,6 +39,7 @@ RESUMED = {
     "tied:2:in=copies": "tied:4:replicate=2,in=copies,stop=4",
     "shared:1:in=across": "shared:4:context=2,expert=2,in=across,stop=4",
     "untied:2:in=again": "untied:2:in=again,stop=11",
+    "live:2:in=living": "live:2:in=living,stop=7",
 }
 
 
@@ -91,6 +94,7 @@ def test_a_checkpoint_is_taken_up_by_another_number_of_processes(found, after):
 def test_resumed_by_as_many_it_is_bitwise_the_uninterrupted_run(found):
     for name in ("sha256", "log"):
         assert found["untied:2:in=again"][name] == found["untied:2"][name]
+        assert found["live:2:in=living"][name] == found["live:2"][name]
 
 
 DAMAGES = {

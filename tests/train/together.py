@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -77,6 +78,27 @@ class Loader:
         return rows(step).each(lambda each: each[number * size : (number + 1) * size])
 
 
+class Live(Loader):
+    """Counts a prediction by how wrong the model, as it stands, still is: 1 - p(label)."""
+
+    def sample(self) -> Rows:
+        return rows(0)
+
+    def ready(self, trainee) -> None:
+        self.sampling = trainee.sampling
+        self.part = trainee.ranks.part
+
+    def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
+        assert part == self.part
+        found = super().rows(step, part)
+        with self.sampling() as net:
+            assert not net.training and not torch.is_grad_enabled()
+            assert not isinstance(net.head, torch.distributed.tensor.DTensor)
+            hidden = net(found.tokens, positions=found.positions, segments=found.segments)
+            known = net.logits(hidden).softmax(-1).gather(-1, found.labels[..., None])[..., 0]
+        return replace(found, weights=found.weights * (1 - known))
+
+
 class Objective(NextTokens):
     """by_sequence is a mean over the rows of a pass, so it is the same only where the passes are."""
 
@@ -97,12 +119,14 @@ def head(net) -> dict[str, float]:
     return {"squares": float(net.head.double().square().sum())}
 
 
-def run(net, settings: TrainConfig, context: Context, stop=None, by_sequence=1e-2) -> dict:
+def run(
+    net, settings: TrainConfig, context: Context, stop=None, by_sequence=1e-2, loader=Loader
+) -> dict:
     """What train() gives and leaves behind."""
     objective = Objective(by_sequence, stop)
     try:
         figures = loop.train(
-            net, objective, Loader(), settings, context, probes=[Probe("head", head, every=8)]
+            net, objective, loader(), settings, context, probes=[Probe("head", head, every=8)]
         )
     except Stopped as stopped:
         return {"stopped": stopped.signum, "step": stopped.step}
@@ -140,6 +164,8 @@ CASES = {
     "lora": lambda *how: run(model(), config(**LORA), *how),
     "foreign": lambda *how: run(foreign(), config(), *how),
     "muon": lambda *how: run(model(experts=EXPERTS), config(**MUON), *how),
+    "live": lambda *how: run(model(tie_word_embeddings=True), config(), *how, loader=Live),
+    "live_lora": lambda *how: run(model(), config(**LORA), *how, loader=Live),
 }
 
 
@@ -185,7 +211,7 @@ def together(size: int, work, out: Path) -> dict:
 def job(text: str, folder: Path, number: int):
     """What an argument of the command line means, and for how many processes."""
     case, size, *more = text.split(":")
-    if case == "lora":
+    if case.endswith("lora"):
         import peft  # noqa: F401, once here and not in each fork
     named = dict(each.split("=") for each in more[0].split(",")) if more else {}
     scratch = folder / f"run-{named.pop('in', number)}"

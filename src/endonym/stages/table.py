@@ -24,6 +24,13 @@ STAGES = {
     "merge": "endonym.stages.merge",
     "sft": "endonym.stages.sft",
     "reward_model": "endonym.stages.reward_model",
+    "instruct": "endonym.stages.instruct",
+    "sections": "endonym.stages.sections",
+    "recite": "endonym.stages.recite",
+    "prompts": "endonym.stages.prompts",
+    "states": "endonym.stages.states",
+    "distill": "endonym.stages.distill",
+    "rl": "endonym.stages.rl",
     "evaluate": "endonym.stages.evaluate",
 }
 

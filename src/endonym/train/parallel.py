@@ -227,18 +227,19 @@ class Stepping(nn.Module):
     def forward(self, function: Callable[[nn.Module], Any]) -> Any:
         return function(self.model)
 
-    def whole(self, ranks: Ranks) -> nn.Module | None:
+    def whole(self, ranks: Ranks, to: torch.device | None = None) -> nn.Module | None:
         """The model as one process holds it, its weights gathered in the main rank's memory; None in
-        the others. All ranks must call it."""
+        the others. All ranks must call it. to: on this device of every rank instead, for sampling."""
         if not self._plain:
             return self.model
+        keeps = ranks.main or to is not None
         state, seen = {}, {}
         for name, tensor in self.model.state_dict().items():
             if id(tensor) not in seen:  # tied weights once
                 full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-                seen[id(tensor)] = (tensor, full.cpu() if ranks.main else None)
+                seen[id(tensor)] = (tensor, full.to(to or "cpu") if keeps else None)
             state[name] = seen[id(tensor)][1]
-        if not ranks.main:
+        if not keeps:
             return None
         plain = copy.deepcopy(self._plain[0])
         plain.load_state_dict(state, assign=True)

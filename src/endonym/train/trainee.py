@@ -7,8 +7,8 @@ Nothing is allocated before trainee.foresight, made first, has been asked whethe
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,25 @@ class Trainee:
             found = self.stepping.inside(function)
         self.model.train()
         return found
+
+    @contextmanager
+    def sampling(self) -> Iterator[nn.Module]:
+        """The model as it is being trained, whole in this process, in eval mode and without gradient: what
+        answers are drawn with. All ranks must enter it together.
+
+        In one process it is the model itself, elsewhere a gathered copy in this rank's memory, for as
+        long as the context lasts; an adapter is merged meanwhile (train/adapter.merged).
+        """
+        whole = self.stepping.whole(self.ranks, self.device)
+        with ExitStack() as stack:
+            if self.config.adapter is not None:
+                stack.enter_context(adapter.merged(whole))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self.cast())
+            try:
+                yield whole.eval()
+            finally:
+                self.model.train()
 
     def exporter(
         self, export: Callable[[nn.Module, Path], None] | None
