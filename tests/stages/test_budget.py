@@ -507,3 +507,80 @@ def test_a_missing_data_file_is_named_and_the_rest_is_planned(tmp_path):
 def test_bad_words_are_refused_by_name(tmp_path, words, what):
     told = command(tmp_path, PAPER, *words)
     assert isinstance(told.exception, RecipeError) and what in told.exception.what
+
+
+# ---------------------------------------------------------------- stages that learn from their own answers
+
+LEARNT = (
+    PAPER
+    + """
+[stages.teacher]
+use = "import"
+hub = "Qwen/Qwen3-30B-A3B-Instruct-2507"
+[stages.exam]
+use = "items"
+sources = [{ builtin = "almanac", language = "en", amount = 64 }]
+[stages.opd]
+use = "distill"
+model = "@sft"
+teacher = "@teacher"
+data = "@talk"
+steps = 100
+[stages.policy]
+use = "rl"
+model = "@opd"
+prompts = "@exam"
+knowledge = "@talk"
+reward = { answer = 1.0 }
+steps = 50
+"""
+)
+EIGHT = Machine(gpu=gpu("H100"), count=8, price=2.0)
+
+
+def learnt(folder, *sets):
+    steps = steps_of(LEARNT, folder, *sets, absent={})
+    return budgets(steps, EIGHT), steps
+
+
+def test_a_distillation_is_student_teacher_and_the_answers_drawn(tmp_path):
+    one = learnt(tmp_path)[0]["opd"]
+    student, teacher = PRESETS["qwen3-8b"], PRESETS["qwen3-30b-a3b"]
+    tokens = 100 * 64 * 4096
+    answers = 100 * 64 * 0.25
+    assert one.tokens == tokens
+    learning = flops_per_token(student, 4096) + flops_per_token(teacher, 4096, backward=False)
+    writing = answers * 2048 * flops_per_token(student, 2048, backward=False)
+    assert one.flops == pytest.approx(tokens * learning + writing)
+    trained = tokens * learning / (8 * EIGHT.gpu.peak * EIGHT.mfu)
+    # Each of 100 batches is 2,048 passes over two bytes a weight and two answers' caches of 3,072 tokens.
+    cache = 2 * 3072 * 36 * 2 * 8 * 128 * 2
+    read = (2 * parameters(student).total + cache) / EIGHT.gpu.bandwidth
+    assert 3600 * one.hours == pytest.approx(trained + 100 * 2048 * read)
+    assert one.memory.teacher > 2 * parameters(teacher).total / 8
+
+
+def test_without_own_answers_nothing_is_drawn(tmp_path):
+    both, none = (learnt(tmp_path, f"opd.lmbda={share}")[0]["opd"] for share in (1, 0))
+    assert none.hours < both.hours and none.flops < both.flops and none.tokens == both.tokens
+
+
+def test_reinforcement_is_answers_with_their_prompts_and_the_text_beside_them(tmp_path):
+    found, _ = learnt(tmp_path)
+    one = found["policy"]
+    assert one.tokens == 50 * (32 * 8 * (2048 + 4096) + 0.6 * 64 * 6144)
+    alone, _ = learnt(tmp_path, "policy.ink.lmbda=0")
+    assert alone["policy"].tokens == 50 * 32 * 8 * (2048 + 4096)
+    twice, _ = learnt(tmp_path, "policy.updates=2", "policy.steps=100", "policy.ink.lmbda=0")
+    assert twice["policy"].tokens == alone["policy"].tokens
+    assert twice["policy"].hours == pytest.approx(alone["policy"].hours)
+    assert one.memory.teacher == 0
+    reference, _ = learnt(tmp_path, "policy.beta=0.1")
+    assert reference["policy"].memory.teacher > 0 and reference["policy"].flops > one.flops
+
+
+def test_epochs_of_prompts_wait_for_the_prompts(tmp_path):
+    text = LEARNT.replace("steps = 50\n", "epochs = 2\n")
+    steps = steps_of(text, tmp_path, absent={})
+    one = budgets(steps, EIGHT)["policy"]
+    assert one.tokens is None and "epochs of @exam" in one.unknown[0]

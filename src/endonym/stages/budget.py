@@ -7,7 +7,9 @@ tokens, operations, memory of each GPU, hours and money; and what would make it 
 Weights, gradients and moments are taken to lie evenly over the GPUs (as under FSDP), rows likewise.
 Tokens are at most those said here: rows are taken to be full, answers to be as long as they may be,
 and each row to be one document, which makes attention dear. A run in phases is the sum of them, and
-takes the memory of the one that takes most. With an adapter operations are those of training all
+takes the memory of the one that takes most. Where a stage learns from its own answers (distill, rl) their
+writing is in its operations and hours: every token of a batch reads all weights, whole on every GPU, and
+its cache once. With an adapter operations are those of training all
 weights: an upper end, since gradients of frozen weights are not formed.
 """
 
@@ -27,6 +29,13 @@ from endonym.model.budget import (
     parameters,
     training_memory,
 )
+from endonym.stages.drawing import (
+    drawing_memory,
+    drawing_of,
+    drawing_seconds,
+    optimizer_steps,
+    tokens_of_a_step,
+)
 from endonym.stages.machine import Machine, fits, remedies
 from endonym.stages.shapes import Shapes
 
@@ -39,7 +48,7 @@ PROMPT = 1024
 SAMPLE = 200
 """Conversations whose tokens are counted to know those of all."""
 
-TRAINING = ("pretrain", "sft", "reward_model")
+TRAINING = ("pretrain", "sft", "reward_model", "distill", "rl")
 WRITING = ("evaluate",)
 
 
@@ -119,8 +128,14 @@ def _training(
         if isinstance(teacher, str):
             unknown.append(f"teacher: {teacher}")
             teacher = None
+    if getattr(config, "beta", 0) and step.stage.name == "rl":
+        teacher = known  # the start model, for the KL
+    drawing = drawing_of(step, steps)
+    if isinstance(drawing, str):
+        unknown.append(f"answers: {drawing}")
+        drawing = None
     half = config.precision != "float32"
-    stretches = _stretches(config)
+    stretches = _stretches(step, steps)
     learnt = {
         "optimizer": config.optimizer,
         "ema": bool(config.ema),
@@ -145,6 +160,8 @@ def _training(
             )
             for each in stretches
         ]
+        if drawing is not None:
+            taken.append(drawing_memory(drawing, known, machine, taken[0], half))
         return max(taken, key=lambda one: one.total)
 
     longest = max(stretches, key=lambda one: rows(machine, one) * one.length)
@@ -161,6 +178,11 @@ def _training(
             flops += tokens * part * cost
     if machine.gpu and not half:
         unknown.append("hours: the table of GPUs has no peak in float32")
+    seconds = _compute_seconds(flops, machine) if half else None
+    if drawing is not None and flops is not None:
+        flops += drawing.tokens * flops_per_token(known, drawing.longest, backward=False)
+        if seconds is not None:
+            seconds += drawing_seconds(drawing, known, machine)
     enough = fits(memory(machine), machine)
     return _timed(
         Budget(
@@ -179,7 +201,7 @@ def _training(
             unknown=unknown,
         ),
         machine,
-        _compute_seconds(flops, machine) if half else None,
+        seconds,
     )
 
 
@@ -192,8 +214,15 @@ class Stretch:
     tokens: float | None
 
 
-def _stretches(config: Any) -> list[Stretch]:
+def _stretches(step: Step, steps: dict[str, Step]) -> list[Stretch]:
     """The phases of a run, or the one that it is."""
+    config = step.config
+    if step.stage.name == "rl":
+        a_step, count = tokens_of_a_step(step), optimizer_steps(step, steps)
+        rows = max(1, round(a_step / config.row_length))
+        return [
+            Stretch(rows, config.row_length, None if isinstance(count, str) else count * a_step)
+        ]
     rows, length = config.rows_per_step, config.row_length
     found = []
     for phase in getattr(config, "phases", []):
@@ -268,9 +297,12 @@ def _training_tokens(step: Step, steps: dict[str, Step], shapes: Shapes) -> floa
     config = step.config
     if step.found and "tokens" in step.found.figures:
         return step.found.figures["tokens"]
-    parts = [each.tokens for each in _stretches(config)]
+    parts = [each.tokens for each in _stretches(step, steps)]
     if None not in parts:
         return sum(parts)
+    if step.stage.name in ("distill", "rl"):
+        count = optimizer_steps(step, steps)
+        return count if isinstance(count, str) else count * config.rows_per_step * config.row_length
     words = shapes.tokenizer(step.inputs["model"])
     if words is None:
         return "epochs of rows that no tokenizer has cut yet"

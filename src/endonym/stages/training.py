@@ -49,18 +49,10 @@ class NextTokens:
 
     def __call__(self, model: "CausalLM", rows: "Rows") -> "Loss":
         from endonym.methods.balance import balanced, load
-        from endonym.methods.mtp import mtp
         from endonym.model.experts import collect_routing
 
-        ahead = []
         with collect_routing(model) as routes:
-            hidden = model(rows.tokens, positions=rows.positions, segments=rows.segments)
-            if self.mtp_weight and getattr(model, "mtp", None):
-                ahead = model.ahead(hidden, rows.tokens, rows.positions, rows.segments)
-        loss = mtp(
-            hidden, ahead, model.head, rows.labels, rows.weights, rows.segments,
-            weight=self.mtp_weight, cap=model.cap,
-        )  # fmt: skip
+            loss = self.loss(model, rows)
         if not routes:
             return loss
         real = rows.segments > 0
@@ -70,6 +62,19 @@ class NextTokens:
         return balanced(
             loss, routes, real, self.balance.whole, self.balance.by_sequence, rows.weights.sum(1)
         )
+
+    def loss(self, model: "CausalLM", rows: "Rows") -> "Loss":
+        """Of one pass, without what keeps experts even; another objective has another (stages/distill.py)."""
+        from endonym.methods.mtp import mtp
+
+        ahead = []
+        hidden = model(rows.tokens, positions=rows.positions, segments=rows.segments)
+        if self.mtp_weight and getattr(model, "mtp", None):
+            ahead = model.ahead(hidden, rows.tokens, rows.positions, rows.segments)
+        return mtp(
+            hidden, ahead, model.head, rows.labels, rows.weights, rows.segments,
+            weight=self.mtp_weight, cap=model.cap,
+        )  # fmt: skip
 
     def end_step(self, model: "CausalLM", learned: bool) -> None:
         """After each step of the loop: the biases follow the load, unless the step was skipped."""

@@ -161,8 +161,6 @@ class _Run:
             defaults=config.defaults(),
         )
         self.found = self.checkpoints.load(model, one.optimizer, self.metrics, one.averages)
-        if hasattr(loader, "ready"):
-            loader.ready(one)
         self.progress = self.found or Progress()
         before = self.progress.extra
         if before:
@@ -170,6 +168,9 @@ class _Run:
             self.gates.restore(before["gates"])
             self.checkpoints.held = {self.health.anchor} - {None}
         self.forward = one.foresight.forward(one.shapes, before.get("forward_tokens"))
+        one.forward = self.forward
+        if hasattr(loader, "ready"):
+            loader.ready(one)
         self.clock = SaveClock(context.checkpoint_seconds)
         self.peak = peak(one.device, one.dtype)
         self.tokens_here, self.seconds_here = 0, 0.0

@@ -227,17 +227,24 @@ class Stepping(nn.Module):
     def forward(self, function: Callable[[nn.Module], Any]) -> Any:
         return function(self.model)
 
-    def whole(self, ranks: Ranks, to: torch.device | None = None) -> nn.Module | None:
+    def whole(
+        self, ranks: Ranks, to: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> nn.Module | None:
         """The model as one process holds it, its weights gathered in the main rank's memory; None in
-        the others. All ranks must call it. to: on this device of every rank instead, for sampling."""
+        the others. All ranks must call it.
+
+        to: on this device of every rank instead, its parameters in `dtype`, for sampling.
+        """
         if not self._plain:
             return self.model
         keeps = ranks.main or to is not None
         state, seen = {}, {}
+        buffers = {name for name, _ in self.model.named_buffers()}
         for name, tensor in self.model.state_dict().items():
             if id(tensor) not in seen:  # tied weights once
                 full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-                seen[id(tensor)] = (tensor, full.to(to or "cpu") if keeps else None)
+                kind = full.dtype if dtype is None or name in buffers else dtype
+                seen[id(tensor)] = (tensor, full.to(to or "cpu", kind) if keeps else None)
             state[name] = seen[id(tensor)][1]
         if not keeps:
             return None

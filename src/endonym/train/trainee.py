@@ -49,6 +49,8 @@ class Trainee:
         self.foresight = Foresight(model, config, context, self.device, self.dtype, ranks)
         self.shapes = [tuple(rows.tokens.shape) for rows in samples]
         forward = self.foresight.forward(self.shapes)
+        self.forward = forward
+        """How a step is split into passes; the loop sets it anew where a resumed run must split as before."""
         if config.precision == "float8":
             precision.convert(model)
         self.compiled = self._compiled(context, forward.split(samples[0]))
@@ -113,10 +115,10 @@ class Trainee:
         """The model as it is being trained, whole in this process, in eval mode and without gradient: what
         answers are drawn with. All ranks must enter it together.
 
-        In one process it is the model itself, elsewhere a gathered copy in this rank's memory, for as
-        long as the context lasts; an adapter is merged meanwhile (train/adapter.merged).
+        In one process it is the model itself, elsewhere a gathered copy in this rank's memory, in the
+        products' precision, for as long as the context lasts. An adapter is merged meanwhile.
         """
-        whole = self.stepping.whole(self.ranks, self.device)
+        whole = self.stepping.whole(self.ranks, self.device, self.dtype)
         with ExitStack() as stack:
             if self.config.adapter is not None:
                 stack.enter_context(adapter.merged(whole))
