@@ -366,6 +366,38 @@ def test_probes_are_drawn_below_the_loss_and_torn_lines_passed_over(tmp_path):
     assert curves.curve({"name": "cpt", "metrics": str(path)})["probes"] is None
 
 
+def test_a_reinforcement_run_shows_its_rewards_and_answers(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": n, "loss": 0.0, "reward": n / 100, "rewards/answer/mean": n / 200}
+        for n in range(150)
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    call = {"function": {"name": "search_law", "arguments": {"query_list": ["<b>"]}}}
+    said = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "มาตรา 1"},
+        {"role": "assistant", "content": "ห้าม"},
+    ]
+    prompt = [{"role": "system", "content": "unseen"}, {"role": "user", "content": "ทำอะไรไม่ได้"}]
+    answers = [{"messages": said, "reward": 0.9}, {"messages": [], "reward": None}]
+    log = tmp_path / "rollouts.jsonl"
+    log.write_text(json.dumps({"batch": 3, "id": "x", "prompt": prompt, "answers": answers}))
+    stage = {"name": "policy", "metrics": str(path), "rollouts": str(log)}
+    curve = curves.curve(stage)
+    assert curve["rewards"]["said"] == "reward 0.01 to 1.48, answer 0.005 to 0.74"
+    page = report.render({"title": "t", "stages": [stage | {"use": "rl", "inputs": {}}]})
+    assert "→ search_law" in page and "&lt;b&gt;" in page and "← มาตรา 1" in page
+    assert "0.90" in page and "not judged" in page and "unseen" not in page
+    plain = curves.curve({"name": "sft", "metrics": str(write_steps(tmp_path / "plain.jsonl"))})
+    assert plain["rewards"] is None and plain["rollouts"] == []
+
+
+def write_steps(path):
+    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "loss": 0.5}\n')
+    return path
+
+
 def test_what_was_drawn_stands_beside_what_was_asked(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 0, "loss": 1.0}))

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from endonym.core import charts
 from endonym.core.words import count
 
+REWARD = r"reward|rewards/.*/mean"  # in metrics.jsonl, TRL's names
+MAX_REWARDS = 60  # points of a reward curve: batches differ much
 MAX_POINTS = 400  # of one loss curve; more cannot be told apart at the width of a page
 
 
@@ -35,6 +39,8 @@ def curve(stage: dict[str, Any]) -> dict[str, Any]:
         "notes": notes,
         "svg": charts.svg(charts.loss_curve(has_norms), points),
         "probes": _probes(Path(stage["metrics"])),
+        "rewards": _rewards(steps),
+        "rollouts": _rollouts(stage.get("rollouts")),
         "drawn": [
             {"source": source, **row}
             for source, row in (stage.get("mixture") or {}).items()
@@ -66,6 +72,64 @@ def _probes(path: Path) -> dict[str, Any] | None:
     ends = {name: [v["value"] for v in values if v["name"] == name] for name in names}
     said = ", ".join(f"{name} {known[0]:.3g} to {known[-1]:.3g}" for name, known in ends.items())
     return {"said": said, "svg": charts.svg(charts.probe_curves(names), values)}
+
+
+def _rewards(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a reinforcement run was paid along the way, in all and by part; None of another run."""
+    names = {name for step in steps for name in step if re.fullmatch(REWARD, name)}
+    values, ends = [], []
+    for name in sorted(names)[:MAX_PROBES]:  # "reward", the whole, before its parts
+        known = [(step["step"], step[name]) for step in steps if step.get(name) is not None]
+        told = name.removeprefix("rewards/").removesuffix("/mean")
+        points = [
+            {"name": told, "step": some[-1][0], "value": round(fmean(v for _, v in some), 4)}
+            for some in _batched(known, math.ceil(len(known) / MAX_REWARDS))
+        ]
+        values += points
+        ends.append(f"{told} {points[0]['value']:.3g} to {points[-1]['value']:.3g}")
+    if not values:
+        return None
+    told = list(dict.fromkeys(value["name"] for value in values))
+    return {"said": ", ".join(ends), "svg": charts.svg(charts.probe_curves(told), values)}
+
+
+def _batched(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Neighbours by `size`, the last fewer (itertools.batched is of Python 3.12)."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def _rollouts(path: str | None) -> list[dict[str, Any]]:
+    """The prompts and answers that a reinforcement run set aside for readers (rollouts.jsonl)."""
+    if path is None or not Path(path).is_file():
+        return []
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        batch = json.loads(line)
+        answers = [
+            {"text": _said(answer["messages"]), "reward": answer["reward"]}
+            for answer in batch["answers"]
+        ]
+        prompt = _said(batch["prompt"][-1:])
+        found.append({"batch": batch["batch"], "prompt": prompt, "answers": answers})
+    return found
+
+
+def _said(messages: list[dict[str, Any]]) -> str:
+    """Messages as a reader follows them: calls of tools and what these answered in their place."""
+    lines = []
+    for message in messages:
+        calls = [call["function"] for call in message.get("tool_calls") or []]
+        lines += [
+            f"→ {call['name']} {json.dumps(call['arguments'], ensure_ascii=False)}"
+            for call in calls
+        ]
+        content = message.get("content")
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        if content:
+            lines.append(f"← {text}" if message["role"] == "tool" else text)
+    return "\n".join(lines)
 
 
 def grid(one: dict[str, Any]) -> dict[str, Any]:

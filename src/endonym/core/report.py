@@ -38,6 +38,7 @@ def write_report(path: Path, run: dict[str, Any]) -> None:
             reused: bool           config: {key: value} (those not at their default)
             figures: {key: scalar} metrics: path of metrics.jsonl, or None
             mixture: {source: {asked, share, tokens, epochs}}, what a training stage drew
+            rollouts: path of rollouts.jsonl, answers of a reinforcement run, or None
             bytes: int             licences: [str] }
         scoreboard: {
             columns: [{key, title, better: "higher" | "lower" | None, unit}]

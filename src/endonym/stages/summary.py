@@ -231,6 +231,9 @@ def _stage(one: Done) -> dict[str, Any]:
         "config": record["config"],
         "figures": {k: v for k, v in record["figures"].items() if isinstance(v, int | float | str)},
         "metrics": str(one.artifact.file("metrics.jsonl")) if has_metrics else None,
+        "rollouts": str(one.artifact.file("rollouts.jsonl"))
+        if "rollouts.jsonl" in record["files"]
+        else None,
         "mixture": record["figures"].get("mixture") or {},
         "bytes": sum(file["bytes"] for file in record["files"].values()),
         "licences": record["licences"],
