@@ -71,6 +71,18 @@ class KVCache:
                 pairs[moved, : self.longest] = pairs[index[moved], : self.longest]
             self.pairs[layer] = pairs[: len(index)]
 
+    def row(self, place: int, tokens: int) -> list[Tensor]:
+        """What a row of so many tokens holds, layer by layer, to fill() others with."""
+        return [pairs[place, :tokens].clone() for pairs in self.pairs]
+
+    def fill(self, places: list[int], row: list[Tensor], tokens: int) -> None:
+        """The rows `places` become what row() gave for one of so many tokens."""
+        index = torch.tensor(places, device=self.lengths.device)
+        for pairs, held in zip(self.pairs, row):
+            pairs[index, : len(held)] = held
+        self.lengths[index] = tokens
+        self.longest = int(self.lengths.max())
+
     def put(
         self, layer: int, k: Tensor, v: Tensor, positions: Tensor, counts: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
