@@ -1,10 +1,11 @@
-"""Every checker with a reply that obeys and one that does not, in Thai, Korean and English."""
+"""Every one of our own checkers with a reply that obeys and one that does not, in three languages."""
 
 import pytest
 
 from endonym.core.errors import DataError
+from endonym.rewards.constraints import CHECKERS, obeys
 from endonym.tasks.base import Item
-from endonym.tasks.constraints import CHECKERS, TASK, obeys
+from endonym.tasks.constraints import TASK
 
 CASES = [  # type, arguments, obeys, does not
     ("language", {"language": "th"}, "ใช่ครับ", "Yes"),
@@ -48,6 +49,20 @@ CASES = [  # type, arguments, obeys, does not
     ("no_comma", {}, "빨강 초록", "빨강、초록"),
     ("polite", {"language": "th"}, "ห้าค่ะ", "ห้า"),
     ("polite", {"language": "ko"}, "다섯이에요!", "다섯이야."),
+    ("questions", {"count": 2}, "ใช่ไหม? แน่ใจหรือ?!", "ใช่ไหม?? แน่ใจ"),  # a run of marks is one
+    ("characters", {"count": 3}, "น้ำ ดี", "น้ำดีมาก"),  # น้ำ is one
+    ("characters", {"count": 4, "relation": "at least"}, "나는 간다", "나는"),
+    ("numbered", {"count": 2}, "1. แดง\n2. เขียว", "1. แดง\n3. เขียว"),
+    ("numbered", {"count": 2}, "๑) แดง\n๒) เขียว\nจบ", "๑) แดง"),
+    ("numbered", {"count": 2, "relation": "at least"}, "1. a\n2. b\n3. c", "1.\n2."),
+    ("digits", {"kind": "native", "language": "th"}, "มี ๓ ตัว", "มี 3 ตัว ๒ ตน"),
+    ("digits", {"kind": "none", "language": "ko"}, "세 마리", "3마리"),
+    (
+        "cites",
+        {"law_name": "ประมวลรัษฎากร", "section_num": "40"},
+        "ตามมาตรา ๔๐ แห่งประมวลรัษฎากร",
+        "ตามประมวลรัษฎากร มาตรา 401",
+    ),
 ]
 
 
@@ -77,6 +92,10 @@ def test_unknown_types_relations_and_arguments_are_errors():
         obeys("a", {"type": "lines", "count": 2, "relation": "more than"})
     with pytest.raises(DataError, match="lists no polite ending"):
         obeys("a", {"type": "polite", "language": "en"})
+    with pytest.raises(DataError, match="no digits of its own"):
+        obeys("1", {"type": "digits", "kind": "native", "language": "ko"})
+    with pytest.raises(DataError, match="did you mean 'native'"):
+        obeys("1", {"type": "digits", "kind": "natives", "language": "th"})
     with pytest.raises(DataError, match="without checks"):
         TASK.check(Item("i", "constraint", "t"), "a")
 

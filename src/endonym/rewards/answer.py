@@ -1,22 +1,24 @@
 """Whether a short answer is the gold answer: by spelling after careful clearing, or as a number.
 
-    reply -> text after "</think>" -> content of the last \\boxed{} if there is one
+    reply -> what it says after its thoughts -> content of the last \\boxed{} if there is one
           -> clear(): NFC, one space, lead-ins ("คำตอบคือ"), polite endings ("ครับ"), quotation marks
              and closing punctuation removed, digits of every script as 0-9, case folded,
              spaces kept between Latin letters or digits only (Thai and Korean space freely)
 
 Two cleared texts are equal, or both are numbers and equal as fractions: 1,250 = 1250 = ๑๒๕๐ =
-1250.0; \\frac{1}{2} = 0.5 = 1/2. No computer algebra: \\sqrt{2} equals only \\sqrt{2}.
+1250.0; \\frac{1}{2} = 0.5 = 1/2. No computer algebra: \\sqrt{2} equals only \\sqrt{2} (rewards/math.py
+knows more). A reply may box a step and then its answer; boxes in a row, or more than three different
+ones, are a list and no answer.
 """
 
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 from endonym.lang.normalize import clean, latin_digits
 from endonym.lang.pack import pack
-from endonym.lang.script import after_thinking
-from endonym.rewards.base import Completion, column, reply_text
+from endonym.rewards.base import Completion, column, reply_text, said
 
 LONGEST = 2000  # characters of an answer that are looked at; a longer one is no short answer
 
@@ -25,24 +27,41 @@ CLOSING = OPENING + ")].,;:!?。、！？ฯ…"
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 FRACTION = re.compile(r"([-+]?)\\[dt]?frac\s*(?:\{([^{}]+)\}|(\d))\s*(?:\{([^{}]+)\}|(\d))")
 MONEY = re.compile(r"^(?:\\?\$|฿|₩|€|£)\s*|\s*(?:บาท|원|baht|won|dollars?|%|\\%)$")
+MOST_BOXES = 3  # different ones; a step or two may be boxed before the answer
+BRACES = re.compile(r"\\boxed *\{|[{}]")
+BETWEEN = re.compile(r"(?:[\s,;/$&|]|\\[()\[\]]|\bor\b|\band\b|หรือ|และ|또는|혹은)*")
 LOOSE_SPACE = re.compile(r"(?<![a-z0-9À-ɏḀ-ỿ]) | (?![a-z0-9À-ɏḀ-ỿ])")
 
 
 def last_boxed(text: str) -> str | None:
     """The content of the last \\boxed{...} with balanced braces; None where there is none."""
-    start = text.rfind("\\boxed")
-    while start >= 0:
-        at = start + len("\\boxed")
-        while at < len(text) and text[at] == " ":
-            at += 1
-        depth = 0
-        if at < len(text) and text[at] == "{":
-            for end in range(at, len(text)):
-                depth += (text[end] == "{") - (text[end] == "}")
-                if depth == 0:
-                    return text[at + 1 : end].strip()
-        start = text.rfind("\\boxed", 0, start)
-    return None
+    found = boxes(text)
+    return found[-1][0] if found else None
+
+
+def boxes(text: str) -> list[tuple[str, int, int]]:
+    """(content, begin, end) of every \\boxed{...} with balanced braces, in the order they begin."""
+    found, opened = [], []
+    for token in BRACES.finditer(text):
+        if token[0] != "}":
+            opened.append(token)
+        elif opened and (opening := opened.pop())[0] != "{":
+            content = text[opening.end() : token.start()].strip()
+            found.append((content, opening.start(), token.end()))
+    return sorted(found, key=lambda each: each[1])
+
+
+def box(text: str) -> tuple[str | None, bool]:
+    """(the content of the last \\boxed{}, whether the boxes are a list rather than an answer)."""
+    found = boxes(text)
+    if not found:
+        return None, False
+    different = {content for content, *_ in found}
+    in_a_row = any(
+        before[0] != after[0] and BETWEEN.fullmatch(text, before[2], after[1])
+        for before, after in pairwise(found)
+    )
+    return found[-1][0], in_a_row or len(different) > MOST_BOXES
 
 
 def clear(text: str, language: str = "") -> str:
@@ -101,10 +120,12 @@ def number(text: str) -> Fraction | None:
 def match(reply: str, gold: str, language: str = "") -> tuple[bool, str, str]:
     """Whether the reply is the gold answer, why, and what was read as the answer.
 
-    Reasons: "equal", "equal as numbers", "different", "empty reply".
+    Reasons: "equal", "equal as numbers", "different", "several boxes", "empty reply".
     """
-    reply = after_thinking(reply)
-    boxed = last_boxed(reply)
+    reply = said(reply)
+    boxed, is_list = box(reply)
+    if is_list:
+        return False, "several boxes", ""
     answer = reply if boxed is None else boxed
     inner = last_boxed(gold)
     gold = gold if inner is None else inner

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from endonym.core.config import nearest
 from endonym.core.errors import DataError
+from endonym.data.document import Prompt
 
 KINDS = ("answer", "choice", "constraint")
 
@@ -61,6 +62,20 @@ class Verdict:
     score: float
     reason: str
     parsed: str | None = None
+
+
+def as_prompt(item: Item) -> Prompt:
+    """The item as a prompt to be answered in training: what its judge must know stands in its columns."""
+    names = ("kind", "answer", "choices", "checks")
+    return Prompt(
+        item.id,
+        item.messages,
+        item.language,
+        item.source,
+        item.licence,
+        item.task,
+        columns={name: getattr(item, name) for name in names},
+    )
 
 
 class Task(Protocol):

@@ -5,7 +5,7 @@ field, each compiled once:
 
     templates, Jinja text     task, id, doc_to_text, doc_to_context, doc_to_language, doc_to_reply
     expressions, a value      doc_to_choice (list of options), doc_to_target (index, or the gold
-                              text), skip.when (true or false)
+                              text), doc_to_checks (list), skip.when (true or false)
 
 Both see the row's columns, `row` (its number, from 0) and the readers below; templates also see
 `shown`, the options as numbered lines. doc_to_text is the prompt, doc_to_context the text before
@@ -20,6 +20,7 @@ import gzip
 import json
 import re
 import tomllib
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ from pydantic import Field
 from endonym.core.config import Config, nearest
 from endonym.core.errors import DataError, RecipeError
 from endonym.data.document import Conversation
+from endonym.lang.citations import section_number
 from endonym.lang.normalize import compose
 from endonym.rewards.answer import last_boxed, number
 from endonym.tasks.base import Item
@@ -63,6 +65,8 @@ class Entry(Config):
     doc_to_context: str = ""
     doc_to_language: str | None = None
     """Language a reply must be in, where it is not always the set's own."""
+    doc_to_checks: str = "[]"
+    """Expression: what rewards read of the row besides the target, a list of {"type": ...}."""
     doc_to_reply: str = ""
     skip: list[Skip] = Field(default_factory=list)
 
@@ -72,6 +76,7 @@ class Entry(Config):
 LITERAL_NEWLINE = re.compile(r"\\n(?![a-z])")  # not \neq, \nabla
 NUMBERED = re.compile(r"(?:^|\s)\((\d{1,2})\)")
 LETTERED = re.compile(r"^\(([a-j])\)", re.MULTILINE)
+LONGEST_LITERAL = 100_000  # characters
 LABEL = re.compile(r"\(([0-9]{1,2}|[a-j])\)")
 
 
@@ -119,7 +124,25 @@ def arrives(text: str) -> bool:
     return wanted is not None and any(number(piece) == wanted for piece in found)
 
 
+def citations(text: str) -> list[dict[str, str]]:
+    """Sections to be cited, [{"type": "cites", "law_name", "section_num"}], out of a Python list written
+    as text, [{'law': ..., 'sections': '69 ทวิ'}]; [] where it is none."""
+    try:
+        rows = literal_eval(text) if len(text) < LONGEST_LITERAL else []
+        return [
+            {
+                "type": "cites",
+                "law_name": str(row["law"]).strip(),
+                "section_num": section_number(str(row["sections"])),
+            }
+            for row in rows
+        ]
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
+        return []
+
+
 READERS: dict[str, Any] = {
+    "citations": citations,
     "unescaped": unescaped,
     "numbered": numbered,
     "lettered": lettered,
@@ -189,6 +212,7 @@ class _Compiled:
     templates: dict[str, Any]
     choice: Callable[..., Any]
     target: Callable[..., Any]
+    checks: Callable[..., Any]
     skip: list[tuple[str, Callable[..., Any]]]
 
 
@@ -208,6 +232,7 @@ def _compiled(name: str) -> _Compiled:
             {field: environment.from_string(text) for field, text in sources.items()},
             expression(known.doc_to_choice),
             expression(known.doc_to_target),
+            expression(known.doc_to_checks),
             [(skip.reason, expression(skip.when)) for skip in known.skip],
         )
     except TemplateError as error:
@@ -241,7 +266,7 @@ def _item(name: str, number_: int, line: str) -> tuple[Item, str] | str:
             if holds(**row):
                 return reason
         options = compiled.choice(**row)
-        target = compiled.target(**row)
+        target, checks = compiled.target(**row), compiled.checks(**row)
         row["shown"] = show(options)
         text = {field: template.render(**row) for field, template in compiled.templates.items()}
     except (UndefinedError, LookupError, TypeError, AttributeError):
@@ -266,6 +291,7 @@ def _item(name: str, number_: int, line: str) -> tuple[Item, str] | str:
         messages=[{"role": "user", "content": text["doc_to_text"]}],
         answer=str(target),
         choices=list(options),
+        checks=checks,
         context=text["doc_to_context"],
         split=known.split,
         source=known.source,
