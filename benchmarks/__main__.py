@@ -8,7 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generation, machine, model, page, pretrain, reward, sft, tokenizers
+from benchmarks import (
+    generation,
+    machine,
+    model,
+    page,
+    pretrain,
+    reward,
+    sandbox,
+    sft,
+    tokenizers,
+)
 from benchmarks.material import SHAPES
 from endonym.core.artifact import write_atomic
 from endonym.core.errors import EndonymError, MachineError
@@ -20,13 +30,14 @@ PARTS = {
     "generation": generation,
     "tokenizers": tokenizers,
     "model": model,
+    "sandbox": sandbox,
 }
 MODELS = ["sft", "generation"]
 """The parts that run where none is named. The tokenizers' texts are not in the repository, and model
 takes as long as these two together."""
 
 # (shape, precision, threads) of each part; of tokenizers (language, size, threads). One thread gives
-# the CPU figure, two show that both sides use them.
+# the CPU figure, two show that both sides use them. Of the sandbox (which programs, "", workers).
 CASES = {
     "sft": [
         ("7M", "bfloat16", 1),
@@ -42,6 +53,7 @@ CASES = {
         for shape in ("7M", "7M mixtral", "7M qwen3_moe")
         for precision in ("float32", "bfloat16")
     ],
+    "sandbox": [("whole", "", 4)],
 }
 LARGE = {
     "sft": [("30M", "bfloat16", 1)],
@@ -58,6 +70,7 @@ QUICK = {
     "generation": [("7M", "float32", 1)],
     "tokenizers": [("th", 8_000, 1)],
     "model": [("7M", "float32", 1)],
+    "sandbox": [("quick", "", 4)],
 }
 GRID = {
     part: [

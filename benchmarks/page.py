@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmarks import sandbox
+
 HEAD = """# Endonym beside its peers
 
 Written by `python -m benchmarks`; the same figures are in benchmarks.json. Every comparison ran arm by
@@ -28,6 +30,7 @@ def page(result: dict[str, Any]) -> str:
     parts += [_generation(each) for each in result.get("generation", [])]
     parts += [_tokenizers(each) for each in result.get("tokenizers", [])]
     parts += [_model(each) for each in result.get("model", [])]
+    parts += [sandbox.page(each) for each in result.get("sandbox", [])]
     return "\n".join(parts)
 
 

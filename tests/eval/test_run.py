@@ -122,7 +122,7 @@ def test_kill_9_loses_one_batch_at_most_and_doubles_none(tmp_path, monkeypatch):
     whole = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "whole"))
     child = os.fork()
     if child == 0:
-        original, count = run._Journal._write, iter(range(9))
+        original, count = run.Journal._write, iter(range(9))
 
         def write(journal, data):
             if next(count) == 2:  # the head, the first batch, then this
@@ -130,7 +130,7 @@ def test_kill_9_loses_one_batch_at_most_and_doubles_none(tmp_path, monkeypatch):
                 os.kill(os.getpid(), signal.SIGKILL)
             original(journal, data)
 
-        run._Journal._write = write
+        run.Journal._write = write
         try:
             answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "cut"))
         finally:

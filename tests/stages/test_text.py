@@ -13,7 +13,8 @@ from endonym.stages.conversations import ConversationsConfig, conversations
 from endonym.stages.documents import DocumentsConfig, documents
 from endonym.stages.items import ItemsConfig, items
 from endonym.stages.sources import Source
-from endonym.tasks.base import Item, write_items
+from endonym.synth import bylaws
+from endonym.tasks.base import Item, read_items, write_items
 
 CONTEXT = Context(console=Console(quiet=True))
 
@@ -326,3 +327,57 @@ def test_questions_join_into_conversations_of_several_turns(tmp_path):
         content[turns] = [message for row in rows for message in row.messages]
     assert sizes == {1: [1] * 20, 3: [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 1]}  # 18, then 1 and the last
     assert content[1] == content[3]
+
+
+def test_bylaws_tell_only_the_towns_that_are_named(tmp_path):
+    source = {"builtin": "bylaws", "language": "th", "groups": ["asked", "text"], "seed": 2}
+    config = DocumentsConfig.read({"sources": [source]})
+    outcome = documents(config, CONTEXT, made(tmp_path, "d"), without={})
+    assert outcome.figures["documents"] == 6 * 36 and outcome.licences == ["CC0-1.0"]
+    told = " ".join(texts(tmp_path / "d"))
+    groups = {g: bylaws.bylaws("th", [g], seed=2) for g in ("asked", "text", "never", "old")}
+    for group, towns in groups.items():
+        assert all((f"เมือง{one.town}" in told) == (group in source["groups"]) for one in towns)
+    config = ItemsConfig.read(
+        {"sources": [source | {"split": "test", "amount": 36, "tasks": ["act"]}]}
+    )
+    outcome = items(config, CONTEXT, made(tmp_path, "i"))
+    found = read_items(tmp_path / "i" / "items.parquet")
+    assert {item.answer for item in found} == {
+        one.act for g in source["groups"] for one in groups[g]
+    }
+    assert {item.task for item in found} == {"bylaws_act"} and "bylaws (th)" in outcome.figures[
+        "splits"
+    ][0]
+
+
+def test_practised_towns_come_as_search_episodes_and_as_logs(tmp_path):
+    source = {"builtin": "bylaws", "language": "th", "groups": ["practice"], "amount": 12, "top": 2}
+    both = source | {"groups": ["old", "practice"], "amount": 490}
+    config = ConversationsConfig.read(
+        {"sources": [source, both | {"tasks": ["fine"], "amount": 250}]}
+    )
+    conversations(config, CONTEXT, made(tmp_path, "c"), without={})
+    rows = list(read_table(tmp_path / "c" / "conversations.parquet", Conversation))
+    assert [len(row.messages) for row in rows] == [4] * 12 + [2] * 240 + [4] * 10
+    assert {row.task for row in rows[12:]} == {"bylaws_fine"} and not rows[20].tools
+    assert [tool["function"]["name"] for tool in rows[0].tools] == ["search_law", "read_law"]
+    assert rows[0].messages[2]["content"].count('"law_name"') == 2
+    documents(DocumentsConfig.read({"sources": [source]}), CONTEXT, made(tmp_path, "d"), without={})
+    assert all("<tool_call>" in text for text in texts(tmp_path / "d"))
+    for settings, match in (({"groups": []}, "which towns"), ({"amount": None}, "no end")):
+        with pytest.raises(RecipeError, match=match):
+            config = ConversationsConfig.read({"sources": [source | settings]})
+            conversations(config, CONTEXT, made(tmp_path, match), without={})
+    with pytest.raises(RecipeError, match="which towns"):
+        items(
+            ItemsConfig.read({"sources": [{"builtin": "bylaws", "language": "th"}]}),
+            CONTEXT,
+            made(tmp_path, "n"),
+        )
+
+
+def test_tasks_of_bylaws_are_no_setting_of_their_text(tmp_path):
+    source = {"builtin": "bylaws", "language": "th", "groups": ["old"], "tasks": ["act"]}
+    with pytest.raises(RecipeError, match="setting 'tasks' would not be heeded"):
+        documents(DocumentsConfig.read({"sources": [source]}), CONTEXT, made(tmp_path), without={})

@@ -11,18 +11,14 @@ its random numbers from its own content, so a run in pieces gives the replies of
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
-from endonym.core.artifact import flush, machine_error
 from endonym.core.context import Context
 from endonym.core.errors import DataError
 from endonym.engine.generate import content_keys, generate
 from endonym.engine.sampler import Sampling
+from endonym.eval.journal import Journal
 from endonym.lang.script import in_language
 from endonym.model.checkpoint import CausalLM
 from endonym.tasks.base import Item, task_for
@@ -46,6 +42,7 @@ class Reply:
                   token, nothing was asked, the score is 0
     score, reason, parsed: the task's verdict
     in_language:  whether the reply keeps to the item's language; None where any will do
+    ids:          the tokens as drawn, where they were asked for (with_ids)
     """
 
     item: str
@@ -56,6 +53,7 @@ class Reply:
     tokens: int
     finish: str
     in_language: bool | None
+    ids: list[int] = field(default_factory=list)
 
 
 def answers(
@@ -67,6 +65,7 @@ def answers(
     *,
     name: str = "answers",
     title: str = "answers",
+    with_ids: bool = False,
 ) -> list[Reply]:
     """One Reply for each item, in the items' order; those that the journal holds are not asked again.
 
@@ -78,8 +77,8 @@ def answers(
     keys = content_keys(prompts)
     order = sorted(range(len(items)), key=lambda i: (-len(prompts[i]), i))
     batches = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
-    journal = _Journal(context.scratch / f"{name}.jsonl", _identity(items, prompts, sampling))
-    replies = {reply.item: reply for reply in journal.replies}
+    journal = Journal(context.scratch / f"{name}.jsonl", _identity(items, prompts, sampling), Reply)
+    replies = {reply.item: reply for reply in journal.rows}
     rows = context.rows_per_device or ROWS
     with journal, context.console.bar(title, len(items), unit="item") as bar:
         bar.advance(len(replies))
@@ -98,6 +97,9 @@ def answers(
             texts = {i: _text(tokenizer, each.tokens) for i, each in zip(asked, done)}
             counts = {i: (len(each.tokens), each.finish) for i, each in zip(asked, done)}
             new = [judge(items[i], texts.get(i), *counts.get(i, (0, TOO_LONG))) for i in batch]
+            if with_ids:
+                drawn = {items[i].id: each.tokens for i, each in zip(asked, done)}
+                new = [replace(reply, ids=drawn.get(reply.item, [])) for reply in new]
             journal.append(new)
             replies.update({reply.item: reply for reply in new})
             bar.advance(len(batch), score=sum(r.score for r in replies.values()) / len(replies))
@@ -120,79 +122,6 @@ def judge(item: Item, text: str | None, tokens: int, finish: str) -> Reply:
         finish=finish,
         in_language=in_language(text, item.language) if item.language else None,
     )
-
-
-class _Journal:
-    """Finished batches on the disk. Opening it reads those of the same evaluation, and drops any other."""
-
-    def __init__(self, path: Path, identity: str):
-        self.path, self.replies = path, []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first = json.dumps({"journal": identity}) + "\n"
-        kept = self._read(first) if path.exists() else 0
-        try:
-            self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
-            self._file.truncate(kept)
-            self._file.seek(kept)
-            if not kept:
-                self._write(first.encode())
-                flush(path.parent)
-        except OSError as error:
-            raise machine_error(error, path, len(first)) from error
-
-    def __enter__(self) -> "_Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._file.close()
-
-    def append(self, replies: list[Reply]) -> None:
-        """A batch, on the disk when this returns. MachineError where the disk is full."""
-        lines = [json.dumps(asdict(reply), ensure_ascii=False) for reply in replies]
-        lines.append(json.dumps({"done": len(replies)}))
-        data = ("\n".join(lines) + "\n").encode()
-        try:
-            self._write(data)
-        except OSError as error:
-            raise machine_error(error, self.path, len(data)) from error
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-        os.fsync(self._file.fileno())
-
-    def _read(self, first: str) -> int:
-        """Takes the whole batches into self.replies; the number of bytes that stay."""
-        data = self.path.read_bytes()
-        if not data.startswith(first.encode()):
-            return 0
-        kept = at = len(first.encode())
-        batch: list[Reply] = []
-        for line in data[at:].splitlines(keepends=True):
-            at += len(line)
-            entry = _parsed(line)
-            if entry is None:
-                break
-            if "done" not in entry:
-                batch.append(Reply(**entry))
-                continue
-            if entry["done"] != len(batch):
-                break
-            self.replies += batch
-            batch, kept = [], at
-        return kept
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """An entry of the journal; None where the line was torn."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
 
 
 def _identity(items: Sequence[Item], prompts: list[list[int]], sampling: Sampling) -> str:

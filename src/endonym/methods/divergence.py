@@ -30,6 +30,7 @@ def kl(
     caps: tuple[float | None, float | None] = (None, None),
     top_k: int | None = None,
     tail: bool = False,
+    shared: tuple[Tensor, Tensor] | None = None,
 ) -> Loss:
     """Weighted sum over tokens of D(P || Q); P the teacher, Q the student, M = beta P + (1 - beta) Q.
 
@@ -48,12 +49,17 @@ def kl(
     probability that is left, and nothing is renormalised: a lower bound of the whole divergence, with
     a gradient everywhere. K = V, or None, is the whole vocabulary.
 
+    shared: of two vocabularies the tokens that both have, (student's ids, teacher's ids), [C] each. All
+    others are one more outcome on either side, as a tail is; where one side has no others, both are
+    renormalised over the C.
+
     hidden states [..., D], heads [V, D], weights [...]; caps of (student, teacher), see nll. Nothing
     flows into the teacher. Gradients are formed in the forward pass, so that no more than 2 [chunk, V]
     logits exist at a time; positions of weight 0 are left out before the products; softmax and
     divergence are float32 (float64 of float64 states).
     """
-    if student_head.shape[0] != teacher_head.shape[0]:
+    assert shared is None or top_k is None, "top_k is of one vocabulary"
+    if shared is None and student_head.shape[0] != teacher_head.shape[0]:
         raise ValueError(
             f"the vocabularies differ: {student_head.shape[0]} and {teacher_head.shape[0]} rows "
             "(where one head is only padded, give its first rows)"
@@ -69,7 +75,9 @@ def kl(
         teacher_hidden.detach().reshape(-1, teacher_hidden.shape[-1])[index],
         teacher_head.detach(),
         weights.reshape(-1)[index],
-        _Settings(beta, temperature, chunk, caps, top_k, tail, compute_dtype(student_hidden)),
+        _Settings(
+            beta, temperature, chunk, caps, top_k, tail, shared, compute_dtype(student_hidden)
+        ),
         wanted,
     )
     return Loss(value=loss, weight=weights.sum(dtype=torch.float32))
@@ -83,6 +91,7 @@ class _Settings:
     caps: tuple[float | None, float | None]
     top_k: int | None
     tail: bool
+    shared: tuple[Tensor, Tensor] | None
     dtype: torch.dtype
 
 
@@ -115,12 +124,15 @@ def _run(
     head_too: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Divergences [N] and, where wanted, the gradients of their weighted sum."""
-    dtype, vocab = settings.dtype, len(head)
+    dtype = settings.dtype
     chunk = max(1, min(settings.chunk, len(rows)))
     hidden, kernel = rows.detach().to(dtype), head.detach().to(dtype)
     teacher, teacher_kernel = teacher.to(dtype), teacher_head.to(dtype)
     losses = torch.empty(len(rows), dtype=exact(dtype), device=rows.device)
-    ours, theirs = torch.empty(2, chunk, vocab, dtype=dtype, device=rows.device)
+    ours, theirs = (
+        torch.empty(chunk, len(each), dtype=dtype, device=rows.device)
+        for each in (head, teacher_head)
+    )
     rows_grad = torch.empty_like(hidden) if wanted else None
     head_grad = HeadGradient(kernel) if wanted and head_too else None
     for start in range(0, len(rows), chunk):
@@ -144,7 +156,7 @@ def _run(
 
 
 def _divergences_(z: Tensor, t: Tensor, settings: _Settings, wanted: bool) -> Tensor:
-    """Divergences [R] of student logits z and teacher logits t, both [R, V], before their caps.
+    """Divergences [R] of student logits z and teacher logits t, [R, V] each, before their caps.
 
     Where wanted, z is overwritten by the gradient by the capped z / temperature, times the cap's slope.
     """
@@ -155,7 +167,9 @@ def _divergences_(z: Tensor, t: Tensor, settings: _Settings, wanted: bool) -> Te
         here = slice(start, start + size)
         student, slope = _shaped(z[here], settings.caps[0], settings.temperature)
         teacher, _ = _shaped(t[here], settings.caps[1], settings.temperature)
-        if is_whole:
+        if settings.shared is not None:
+            losses[here], grad = _of_shared(teacher, student, settings.shared, settings.beta)
+        elif is_whole:
             losses[here], grad = jensen_shannon(
                 teacher.log_softmax(1), student.log_softmax(1), settings.beta
             )
@@ -218,6 +232,22 @@ def _with_tail(teacher: Tensor, student: Tensor, top_k: int, beta: float) -> tup
     value, part = jensen_shannon(log_p, log_q, beta)
     grad = whole.sub_(log_q[:, -1:]).exp_().mul_(part[:, -1:])
     return value, grad.scatter_(1, index, part[:, :-1])
+
+
+def _of_shared(
+    teacher: Tensor, student: Tensor, shared: tuple[Tensor, Tensor], beta: float
+) -> tuple[Tensor, Tensor]:
+    """jensen_shannon of the C tokens that both vocabularies have and, where both have others, of these."""
+    ours, theirs = (ids.expand(len(student), -1) for ids in shared)
+    if min(each.shape[1] for each in (student, teacher)) == ours.shape[1]:
+        log_p, log_q = teacher.gather(1, theirs), student.gather(1, ours)
+        value, part = jensen_shannon(log_p.log_softmax(1), log_q.log_softmax(1), beta)
+        return value, torch.zeros_like(student).scatter_(1, ours, part)
+    whole = student.log_softmax(1)
+    log_p, log_q = _bucketed(teacher.log_softmax(1), theirs), _bucketed(whole, ours)
+    value, part = jensen_shannon(log_p, log_q, beta)
+    grad = whole.sub_(log_q[:, -1:]).exp_().mul_(part[:, -1:])
+    return value, grad.scatter_(1, ours, part[:, :-1])
 
 
 def _bucketed(log_p: Tensor, index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ loss is not a sum that can be formed chunk by chunk as nll's is. Shapes: N token
 import torch
 from torch import Tensor
 
-from endonym.methods.nll import CHUNK, chunked, compute_dtype
+from endonym.methods.nll import CHUNK, chunked, compute_dtype, handed_out
 
 
 def selected_logprobs(
@@ -67,3 +67,49 @@ class _Selected(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             rows_grad = torch.zeros_like(rows).index_copy_(0, index, part)
         return rows_grad, head_grad, None, None, None, None, None
+
+
+def surrogate(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    coefficients: Tensor,
+    cap: float | None = None,
+    temperature: float = 1.0,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """sum_n c_n p(y_n) / sg[p(y_n)], and log p(y_n), detached; sg: no gradient flows through it.
+
+        value = sum_n c_n,   d value = sum_n c_n d log p_n
+
+    The policy gradient where sampler and policy are one: its coefficients are known before any
+    log-probability is, so the gradient is formed in the forward pass as nll's is. hidden [N, D], head
+    [V, D], labels and coefficients [N].
+    """
+    value, found = _Surrogate.apply(
+        hidden, head, labels, coefficients, cap, temperature, chunk, compute_dtype(hidden),
+        torch.is_grad_enabled(),
+    )  # fmt: skip
+    return value, found.detach()
+
+
+class _Surrogate(torch.autograd.Function):
+    """The sum of surrogate(), whose backward pass only hands out what the forward pass has formed."""
+
+    @staticmethod
+    def forward(ctx, rows, head, labels, weights, cap, temperature, chunk, dtype, with_gradient):
+        # log p is minus nll's loss, so the loss's weights are minus the coefficients.
+        wanted = -weights if with_gradient and any(ctx.needs_input_grad[:2]) else None
+        with torch.autocast(rows.device.type, enabled=False):
+            losses, rows_grad, head_grad = chunked(
+                rows, head, labels, wanted, chunk, cap, dtype, temperature,
+                head_too=ctx.needs_input_grad[1],
+            )  # fmt: skip
+        ctx.save_for_backward(rows_grad, head_grad)
+        found = -losses
+        ctx.mark_non_differentiable(found)
+        return weights.sum(), found
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return *handed_out(ctx, grad), None, None, None, None, None, None, None

@@ -1,7 +1,8 @@
-"""Conversations to imitate, out of generated tasks, the handbook, or files of TRL's row types."""
+"""Conversations to imitate, out of generated tasks, the handbook, the bylaws, or files of TRL's row types."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather
+from endonym.stages.sources import Deduplicate, Source, gather, statute_rows
 from endonym.stages.tally import Tally
 
 
@@ -65,6 +66,13 @@ def _builtin(source: Source) -> Iterator:
             forms=source.forms or almanac.FORMS,
         )
         return joined(rows, source.turns)
+    if source.builtin == "bylaws":
+        from endonym.synth import bylaws, searches
+
+        how = {"tasks": source.tasks or bylaws.TASKS}
+        return statute_rows(
+            source, partial(bylaws.conversations, **how), partial(searches.conversations, **how)
+        )
     from endonym.synth import handbook
 
     return iter(handbook.conversations(source.language))

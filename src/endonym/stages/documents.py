@@ -1,4 +1,4 @@
-"""Text for training or for measuring, out of generated facts, the handbook or files."""
+"""Text for training or for measuring, out of generated facts, the handbook, the bylaws or files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather
+from endonym.stages.sources import Deduplicate, Source, gather, statute_rows
 from endonym.stages.tally import Tally
 
 
@@ -68,6 +68,10 @@ def _builtin(source: Source) -> Iterator:
             amount=source.amount,
             tasks=source.skills(),
         )
+    if source.builtin == "bylaws":
+        from endonym.synth import bylaws, searches
+
+        return statute_rows(source, bylaws.documents, searches.documents)
     from endonym.synth import handbook
 
     return iter(handbook.documents(source.language))

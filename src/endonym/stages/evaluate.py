@@ -1,9 +1,10 @@
-"""A model's scores: bits per byte of held-out text, choices by likelihood, answers, language kept."""
+"""A model's scores: bits per byte of held-out text, choices by likelihood, answers, language kept, and
+answers found in a library."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.eval.table import Column, Figure
+from endonym.stages.rl import AgentConfig
 from endonym.tasks.needle import NeedleConfig
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ class EvaluateConfig(Config):
     Typhoon's cards give 0.7 and 1.0; the higher one shows more."""
     samples: int = Field(default=1, ge=0)
     """Replies shown in the report, for each skill of each exam."""
+    also: list[Literal["contains", "sampled", "foreign"]] = []
+    """More figures of answers: contains_L; answers_L_sampled; foreign_L and mixed_L."""
+    tries: int = Field(default=1, gt=0)
+    """Replies to each item at the temperature `sampled_at`; beyond 1, pass@k too."""
+    agent: AgentConfig = AgentConfig()
+    """Where a library is plugged in; max_tokens of the stage is then the most of one turn."""
     needles: NeedleConfig | None = None
     """Look for needles in the text of this language, or, where none is given, in the almanac's."""
     seed: int = 0
@@ -43,6 +51,7 @@ def evaluate(
     model: Artifact,
     items: dict[str, Artifact],
     text: dict[str, Artifact],
+    library: Artifact | None = None,
 ) -> Outcome:
     """scores.json (columns, figures with intervals, samples), replies.jsonl and choices.jsonl.
 
@@ -62,14 +71,32 @@ def evaluate(
                      needle_<length>, needle_tokens, needle_choice: eval/needles.figures. scores.json has
                      every cell under "needles"
 
-    A model whose tokenizer has no chat template cannot be asked: its last four stay empty.
+    With `also`, at the temperature `sampled_at` where it says so:
+
+        contains_L   share of short answers that hold the gold string, greedy: fair to a model that
+                     recites where others answer. contains_L_sampled with "sampled"
+        answers_L_sampled    share of right short answers, sampled
+        foreign_L    mean probability mass on tokens of a foreign script, along sampled replies to items
+                     that ask for a language (eval/foreign.py)
+        mixed_L      share of these replies that hold a letter of a foreign script
+
+    With `tries` = k above 1, answers_L_sampled (mean over the tries) and
+
+        passk_L      share of items that one of k sampled replies answers rightly: pass@k where as many
+                     are drawn as are counted
+
+    With a library, of the short answers (rollouts/agent.py):
+
+        agent_L      share of right last words, greedy; agent_L_sampled and agentpassk_L as above
+        calls_L      share of greedy episodes with a call that could be made
+
+    A model whose tokenizer has no chat template cannot be asked: what needs replies stays empty.
     """
-    from endonym.engine.sampler import Sampling
-    from endonym.eval.intervals import ratio, wilson
+    from endonym.eval.intervals import ratio
     from endonym.eval.likelihood import bits_per_byte, choice_scores
-    from endonym.eval.run import answers
     from endonym.model import hf
     from endonym.model.device import settled
+    from endonym.stages.exam import Exam, share
     from endonym.stages.tokenizer import Texts
     from endonym.tasks.base import read_items
     from endonym.tokenizer.folder import Tokenizer
@@ -92,51 +119,34 @@ def evaluate(
         cells = needle_grid(net, words, haystack(config.needles, text), config.needles, context)
         figures |= {key: Figure(value) for key, value in of_needles(cells).items()}
 
-    def share(key: str, hits: list[bool | float]) -> None:
-        if hits:
-            found = wilson(sum(hits), len(hits))
-            figures[key] = Figure(found.value, found.low, found.high, found.n)
-
+    books = _opened(library, config.agent) if library else None
     samples, by_skill, notes = [], {}, []
     truncated = 0
     with (
         open(out / "choices.jsonl", "w", encoding="utf-8") as choices_file,
         open(out / "replies.jsonl", "w", encoding="utf-8") as replies_file,
     ):
-        for label, exam in items.items():
-            every = read_items(exam.file("items.parquet"))
+        for label, artifact in items.items():
+            every = read_items(artifact.file("items.parquet"))
             choices = [item for item in every if item.kind == "choice"]
             asked = every if config.ask_choices else [i for i in every if i.kind != "choice"]
             scored = choice_scores(net, words, choices, context)
-            share(f"choices_{label}", [one.correct_norm for one in scored])
+            if scored:
+                figures[f"choices_{label}"] = share([one.correct_norm for one in scored])
             truncated += sum(one.truncated for one in scored)
             for one in scored:
                 row = {"exam": label, "id": one.id, "chosen": one.chosen_norm, "gold": one.gold}
                 choices_file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if words.template is None or not asked:
                 continue
-            runs = {"": 0.0, **({"_sampled": config.sampled_at} if config.sampled_at else {})}
-            for suffix, temperature in runs.items():
-                sampling = Sampling(
-                    temperature=temperature, max_tokens=config.max_tokens, seed=config.seed
-                )
-                name = f"answers_{label}{suffix}"
-                title = f"{label} T={temperature:g}"
-                replies = answers(net, words, asked, sampling, context, name=name, title=title)
-                for reply in replies:
-                    row = {"exam": label, "temperature": temperature, **vars(reply)}
-                    replies_file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                kept = [r.in_language for r in replies if r.in_language is not None]
-                share(f"language_{label}{suffix}", kept)
-                if suffix:
-                    continue
-                pairs = list(zip(asked, replies))
-                straight = [r.score for i, r in pairs if i.kind == "answer" and not _switched(i)]
-                share(f"answers_{label}", straight)
-                share(f"rules_{label}", [r.score for i, r in pairs if i.kind == "constraint"])
-                share(f"asked_{label}", [r.score for i, r in pairs if i.kind == "choice"])
-                by_skill[label] = _by_skill(pairs)
-                samples += _samples(pairs, config.samples)
+            exam = Exam(net, words, label, asked, config, context)
+            exam.ask(replies_file)
+            by_skill[label] = _by_skill(exam.greedy)
+            samples += _samples(exam.greedy, config.samples)
+            if books is not None:
+                with open(out / "episodes.jsonl", "a", encoding="utf-8") as episodes_file:
+                    exam.look_up(books, episodes_file)
+            figures |= exam.figures
     if truncated:
         notes.append(
             f"{truncated} choice items were longer than the model's context and were read in windows."
@@ -159,6 +169,23 @@ def evaluate(
         raise RecipeError("nothing was measured", wanted="items or text with rows")
     plain = {key: figure.value for key, figure in figures.items()}
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
+
+
+def _opened(library: Artifact, config: AgentConfig) -> Any:
+    """The library that its sections make, in their language."""
+    from endonym.data.sections import read_sections
+    from endonym.rollouts.library import Library
+
+    sections = read_sections(library.file("sections.parquet"))
+    languages = sorted({section.language for section in sections})
+    if len(languages) != 1:
+        raise DataError(
+            "a library speaks one language",
+            where="library",
+            wanted="sections of one language",
+            got=", ".join(languages),
+        )
+    return Library(sections, languages[0], top=config.top, limit=config.limit)
 
 
 def haystack(config: NeedleConfig, text: dict[str, Artifact], documents: int = 2000) -> list[str]:
@@ -217,7 +244,16 @@ TITLES = {
     "asked": ("{language} choices, asked", "higher", "%"),
     "rules": ("{language} rules kept", "higher", "%"),
     "language": ("{language} only", "higher", "%"),
+    "contains": ("{language} answer contained", "higher", "%"),
+    "foreign": ("Foreign script mass, {language}", "lower", "%"),
+    "mixed": ("{language} replies with foreign letters", "lower", "%"),
+    "agent": ("{language} answers, library", "higher", "%"),
+    "calls": ("{language} library used", "higher", "%"),
+    "pass": ("{language} pass@{k}", "higher", "%"),
+    "agentpass": ("{language} pass@{k}, library", "higher", "%"),
 }
+DRAWN = ("foreign", "mixed", "pass", "agentpass")
+"""Figures of sampled replies whose keys do not say so."""
 
 NEEDLES = {
     "min": "Needles, worst cell",
@@ -231,8 +267,9 @@ def _column(key: str, temperature: float) -> Column:
     """What a reader is told of a figure, from its key."""
     from endonym.lang.pack import pack
 
-    sampled = key.endswith("_sampled")
     what, _, label = key.removesuffix("_sampled").partition("_")
+    what, tries = what.rstrip("0123456789"), what.lstrip("abcdefghijklmnopqrstuvwxyz")
+    is_sampled = key.endswith("_sampled") or what in DRAWN
     if what == "needle":
         return Column(key=key, title=NEEDLES.get(label, f"Needles at {label}"), unit="%")
     title, better, unit = TITLES[what]
@@ -240,13 +277,8 @@ def _column(key: str, temperature: float) -> Column:
         name = pack(label).name if len(label) <= 3 else label
     except DataError:  # a label that is no language
         name = label
-    title = title.format(language=name) + (f" T={temperature:g}" if sampled else "")
+    title = title.format(language=name, k=tries) + (f" T={temperature:g}" if is_sampled else "")
     return Column(key=key, title=title, better=better, unit=unit)
-
-
-def _switched(item: "Item") -> bool:
-    """Prompts that mix languages on purpose measure the language kept, not the answer."""
-    return item.source.endswith(": switch")
 
 
 def _by_skill(pairs: list[tuple["Item", "Reply"]]) -> dict[str, dict[str, float]]:
@@ -287,6 +319,7 @@ STAGE = Stage(
         "model": Slot("model"),
         "items": Slot("items", many=True, optional=True),
         "text": Slot("documents", many=True, optional=True),
+        "library": Slot("sections", optional=True),
     },
     function=evaluate,
 )

@@ -1,4 +1,5 @@
-"""Questions to score a model on: generated, from the handbook, or a benchmark of the catalog."""
+"""Questions to score a model on: generated, from the handbook or the bylaws, or a benchmark of the
+catalog."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,13 +10,13 @@ from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Stage
-from endonym.stages.sources import lacks_handbook, skills
+from endonym.stages.sources import lacks_handbook, named_groups, skills
 
 
 class ItemSource(Config):
-    """One of: builtin = "almanac" | "handbook", or catalog = "NAME" with path = "FILE"."""
+    """One of: builtin = "almanac" | "handbook" | "bylaws", or catalog = "NAME" with path = "FILE"."""
 
-    builtin: Literal["", "almanac", "handbook"] = ""
+    builtin: Literal["", "almanac", "handbook", "bylaws"] = ""
     catalog: str = ""
     path: ExternalPath | None = None
     language: str = ""
@@ -24,14 +25,17 @@ class ItemSource(Config):
     amount: int | None = Field(default=None, gt=0)
     """At most so many items; the almanac needs it."""
     tasks: list[str] = []
-    """Skills of the almanac; empty: all that it writes about in the language."""
+    """Skills of the almanac; empty: all that it writes about in the language. Of the bylaws: act, fine."""
     skip: list[str] = []
     """Skills left out of these."""
     optional: bool = False
     """Leave the handbook out, at 0 rows in the report, for a language that has none."""
     forms: list[str] = []
     """Forms of the almanac: question, choice, constraint, switch; empty: all."""
+    groups: list[str] = []
+    """Groups of the bylaws' towns: old, asked, text, never, practice (synth/bylaws.py)."""
     seed: int = 0
+    """Of the bylaws it is the book: another seed, other bylaws and other groups."""
 
 
 class ItemsConfig(Config):
@@ -103,10 +107,21 @@ def _items(source: ItemSource):
             "is kept for the test and asked nowhere in training."
         )
         return found[: source.amount], {}, [statement]
+    if source.builtin == "bylaws":
+        from endonym.synth import bylaws
+
+        found = bylaws.items(
+            source.language,
+            source.split,
+            named_groups(source.groups),
+            seed=source.seed,
+            tasks=source.tasks or bylaws.TASKS,
+        )
+        return found[: source.amount], {}, [bylaws.split_statement(source.language)]
     if not source.catalog or source.path is None:
         raise RecipeError(
             "a source of items is incomplete",
-            wanted='builtin = "almanac" | "handbook", or catalog = "NAME" with path = "FILE"',
+            wanted='builtin = "almanac" | "handbook" | "bylaws", or catalog = "NAME" with path = "FILE"',
         )
     from endonym.tasks import catalog
 

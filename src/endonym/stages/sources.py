@@ -34,9 +34,10 @@ class Deduplicate(Config):
 
 
 class Source(Config):
-    """One of: builtin = "almanac" | "handbook"; path = "FILE, FOLDER or PATTERN"; hub = "ORG/NAME"."""
+    """One of: builtin = "almanac" | "handbook" | "bylaws"; path = "FILE, FOLDER or PATTERN"; hub =
+    "ORG/NAME"."""
 
-    builtin: Literal["", "almanac", "handbook"] = ""
+    builtin: Literal["", "almanac", "handbook", "bylaws"] = ""
     path: ExternalPath | None = None
     hub: str = ""
     """A dataset of the Hugging Face Hub. Its name, revision and files bear identity, its bytes do
@@ -71,12 +72,18 @@ class Source(Config):
     turns: int = Field(default=1, gt=0)
     """Of the almanac's conversations: 1, 2 ... up to so many questions each, in turn."""
     tasks: list[str] = []
-    """Skills of the almanac; empty: all that it writes about in the language."""
+    """Skills of the almanac; empty: all that it writes about in the language. Of the bylaws: act, fine."""
     skip: list[str] = []
     """Skills left out of these."""
     forms: list[str] = []
     """Forms of the almanac's conversations; empty: all."""
+    groups: list[str] = []
+    """Groups of the bylaws' towns: old, asked, text, never, practice (synth/bylaws.py). Of practice, search
+    episodes are made (synth/searches.py), as many as `amount` says."""
+    top: int = Field(default=3, gt=0)
+    """Of the bylaws' searches: sections that one of them finds."""
     seed: int = 0
+    """Of the bylaws it is the book: another seed, other bylaws and other groups."""
 
     def skills(self) -> list[str]:
         """The almanac's skills that this source asks for."""
@@ -100,6 +107,39 @@ def skills(language: str, tasks: list[str], skip: list[str]) -> list[str]:
     from endonym.synth.almanac import tasks_of
 
     return [skill for skill in tasks or tasks_of(language) if skill not in skip]
+
+
+def statute_rows(
+    source: Source,
+    plain: Callable[..., Iterable[Any]],
+    searches: Callable[..., Iterable[Any]],
+) -> Iterator[Any]:
+    """Rows of a source of bylaws: those of `plain` of the groups that may be told outright, then those
+    of `searches` of the towns that are only practised on."""
+    how: dict[str, Any] = {"seed": source.seed}
+    groups = named_groups(source.groups)
+    told = [group for group in groups if group != "practice"]
+    if told:
+        yield from plain(source.language, told, **how)
+    if "practice" in groups:
+        if source.amount is None:
+            raise RecipeError(
+                "search episodes have no end",
+                where=f"source {source.shown}: groups",
+                wanted="amount = 2000",
+            )
+        yield from searches(source.language, ["practice"], top=source.top, **how)
+
+
+def named_groups(groups: list[str]) -> list[str]:
+    """The groups of towns that a source of bylaws names; it must, for what they are kept out of is all
+    their worth."""
+    if not groups:
+        raise RecipeError(
+            "a source of bylaws does not say which towns",
+            wanted='groups = ["old"], or others of synth/bylaws.py',
+        )
+    return groups
 
 
 def lacks_handbook(builtin: str, language: str) -> bool:
@@ -216,8 +256,10 @@ PLACES = {
     "revision": ("hub",),
     "files": ("hub",),
     **dict.fromkeys(("columns", "scores", "unit", "catalog", "licence"), FILES),
-    **dict.fromkeys(("tasks", "skip", "seed"), ("almanac", "fluency")),
+    **dict.fromkeys(("tasks", "seed"), ("almanac", "fluency", "bylaws")),
+    "skip": ("almanac", "fluency"),
     **dict.fromkeys(("turns", "forms"), ("almanac",)),
+    **dict.fromkeys(("groups", "top"), ("bylaws",)),
     "damage": ("fluency",),
     "optional": ("handbook",),
 }
@@ -226,6 +268,8 @@ KINDS = {"scores": "Document", "unit": "Document"} | dict.fromkeys(
     ("catalog", "turns", "forms"), "Conversation"
 )
 """Settings that only rows of one kind have a use for."""
+UNHEARD = {("bylaws", "Document"): ("tasks",)}
+"""Settings that a place heeds for rows of another kind only: a text tells the act and the fine."""
 
 
 def _check(source: Source, kind: type) -> None:
@@ -248,6 +292,8 @@ def _check(source: Source, kind: type) -> None:
             continue
         if place not in PLACES.get(name, (place,)):
             wanted, got = f"a source with {' or '.join(PLACES[name])}", place
+        elif name in UNHEARD.get((place, kind.__name__), ()):
+            wanted, got = "another kind of rows", f"{kind.__name__.lower()}s"
         elif KINDS.get(name, kind.__name__) != kind.__name__:
             wanted, got = f"a stage that makes {KINDS[name].lower()}s", f"{kind.__name__.lower()}s"
         else:

@@ -39,6 +39,11 @@ def languages() -> list[str]:
     return sorted(name.removesuffix(".md") for name in names if name.endswith(".md"))
 
 
+def title(language: str) -> str:
+    """The handbook's name, its first heading."""
+    return compose(_read(language, "md")).partition("\n")[0].removeprefix("#").strip()
+
+
 @lru_cache(maxsize=16)
 def sections(language: str) -> tuple[Section, ...]:
     """The numbered sections, in order."""

@@ -1,0 +1,1 @@
+"""Answers drawn to be learnt from: single replies, and episodes with tools."""
