@@ -45,6 +45,12 @@ PRESETS: dict[str, ModelConfig] = {
         num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=32_768,
         rope_theta=5_000_000.0,
     ),
+    "qwen3-4b": ModelConfig(
+        vocab_size=151_936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36,
+        num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+        max_position_embeddings=40_960, rope_theta=1_000_000.0, qk_norm=True,
+        tie_word_embeddings=True,
+    ),
     "qwen3-8b": ModelConfig(
         vocab_size=151_936, hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36,
         num_attention_heads=32, num_key_value_heads=8, head_dim=128,
@@ -88,6 +94,7 @@ SOURCES: dict[str, str] = {
     "dump of its config.json, read at second hand; arXiv:2601.01792 says 8B. Codes of sound and image are "
     "in its vocabulary. Its norms and multipliers could not be seen; those left out here change no size by "
     "more than 0.01 %. An MTP layer of the pre-training is not in the release.",
+    "qwen3-4b": "arXiv:2505.09388, table 1, and config.json of Qwen/Qwen3-4B: 4.0B.",
     "qwen3-8b": "arXiv:2505.09388, table 1, and config.json of Qwen/Qwen3-8B: 8.2B.",
     "qwen3-30b-a3b": "arXiv:2505.09388, table 2, and config.json of Qwen/Qwen3-30B-A3B: 30.5B, 3.3B active.",
     "qwen3-235b-a22b": "arXiv:2505.09388, table 2, and config.json of Qwen/Qwen3-235B-A22B: 235B, 22B "
