@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    distill,
     generation,
+    grpo,
     machine,
     model,
     page,
@@ -27,6 +29,8 @@ PARTS = {
     "sft": sft,
     "pretrain": pretrain,
     "reward": reward,
+    "distill": distill,
+    "grpo": grpo,
     "generation": generation,
     "tokenizers": tokenizers,
     "model": model,
@@ -46,6 +50,8 @@ CASES = {
     ],
     "pretrain": [("7M", "bfloat16", 1), ("7M", "float32", 1)],
     "reward": [("7M", "bfloat16", 1), ("7M", "float32", 1)],
+    "distill": [("3M 16k", "float32", 1), ("3M 64k", "float32", 1)],
+    "grpo": [("3M 16k", "float32", 1)],
     "generation": [("7M", "float32", 1), ("7M", "bfloat16", 1), ("7M", "bfloat16", 2)],
     "tokenizers": [("th", 16_000, 1), ("ko", 16_000, 1)],
     "model": [
@@ -59,6 +65,8 @@ LARGE = {
     "sft": [("30M", "bfloat16", 1)],
     "pretrain": [("30M", "bfloat16", 1)],
     "reward": [("30M", "bfloat16", 1)],
+    "distill": [("30M 16k", "float32", 1)],
+    "grpo": [("30M", "float32", 1)],
     "generation": [("30M", "bfloat16", 1)],
     "tokenizers": [("th", 64_000, 1), ("ko", 64_000, 1)],
     "model": [("30M", "float32", 1), ("30M", "bfloat16", 1)],
@@ -67,6 +75,8 @@ QUICK = {
     "sft": [("7M", "bfloat16", 1)],
     "pretrain": [("7M", "bfloat16", 1)],
     "reward": [("7M", "bfloat16", 1)],
+    "distill": [("3M 16k", "float32", 1)],
+    "grpo": [("3M 16k", "float32", 1)],
     "generation": [("7M", "float32", 1)],
     "tokenizers": [("th", 8_000, 1)],
     "model": [("7M", "float32", 1)],
@@ -79,12 +89,14 @@ GRID = {
         for size in ("3M", "10M", "30M")
         for vocabulary in ("16k", "64k")
     ]
-    for part in ("sft", "pretrain", "reward")
+    for part in ("sft", "pretrain", "reward", "distill")
 }
 TINY = {
     "sft": [("tiny", "float32", 1)],
     "pretrain": [("tiny", "float32", 1)],
     "reward": [("tiny", "float32", 1)],
+    "distill": [("tiny", "float32", 1)],
+    "grpo": [("tiny", "float32", 1)],
     "generation": [("tiny", "float32", 1)],
     "tokenizers": [("en", 1_000, 1)],
     "model": [
@@ -145,7 +157,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All comparisons asked for, one after the other."""
     parts = given.parts or MODELS
     if not given.without_peers:
-        wanted = {"sft": "trl", "reward": "trl", "tokenizers": "tiktoken"}
+        wanted = {"sft": "trl", "reward": "trl", "distill": "trl", "grpo": "trl", "tokenizers": "tiktoken"}
         require_peers(["transformers", *(wanted[part] for part in parts if part in wanted)])
     cases = next((table for name, table in TABLES.items() if getattr(given, name)), CASES)
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats

@@ -191,6 +191,13 @@ MEMORY = [
         quick=False,
     ),
     Hostile(
+        "memory by fourteen processes at once",
+        "import os\nfor _ in range(14):\n    if os.fork() == 0:\n        break\n"
+        "x = b'x' * (450 << 20)\nimport time\ntime.sleep(30)\n",
+        ("memory", "timeout"),
+        quick=False,
+    ),
+    Hostile(
         "shared memory of System V",
         "import ctypes\nlibc = ctypes.CDLL(None)\n"
         "print('ESCAPED' if libc.shmget(0, 1 << 30, 0o1600) >= 0 else 'refused')\n",
@@ -320,6 +327,14 @@ MACHINE = [
         "import os\nprint('ESCAPED' if {'home', 'root', 'etc'} & set(os.listdir('/proc/1/root')) - {'etc'}"
         " else 'own')\n",
         ("ok", "error"),
+    ),
+    Hostile(
+        "writes into the files of the first process",
+        "import os\nfor n in range(3, 64):\n    try:\n"
+        "        fd = os.open(f'/proc/1/fd/{n}', os.O_WRONLY)\n"
+        "        os.write(fd, b'{\"exit-code\": 0}\\n')\n        print('ESCAPED', n)\n"
+        "    except OSError:\n        pass\n",
+        ("ok",),
     ),
     Hostile(
         "climbs out by ..",

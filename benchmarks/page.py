@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import sandbox
+from benchmarks import distill, grpo, sandbox
 
 HEAD = """# Endonym beside its peers
 
@@ -27,6 +27,8 @@ def page(result: dict[str, Any]) -> str:
     parts += [_sft(each) for each in result.get("sft", [])]
     parts += [_pretrain(each) for each in result.get("pretrain", [])]
     parts += [_reward(each) for each in result.get("reward", [])]
+    parts += [grpo.page(each) for each in result.get("grpo", [])]
+    parts += [distill.page(each) for each in result.get("distill", [])]
     parts += [_generation(each) for each in result.get("generation", [])]
     parts += [_tokenizers(each) for each in result.get("tokenizers", [])]
     parts += [_model(each) for each in result.get("model", [])]

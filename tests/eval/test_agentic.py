@@ -33,7 +33,7 @@ class Spoken(Scripted):
     answered with calls alone, and the fourth item with one that cannot be read."""
 
     def __init__(self, model, weights, batch):
-        super().__init__(self.answer, context=600)
+        super().__init__(self.answer, context=2500)
         self.batch = batch
 
     def answer(self, text):
@@ -128,8 +128,8 @@ def test_the_model_itself_is_asked_and_samples_differ(tmp_path):
 
 
 def test_a_prompt_without_room_is_not_asked(spoken, tmp_path):
-    long = items(1)[0].__class__(
-        "long", "answer", "t", messages=[{"role": "user", "content": "x" * 2000}], answer="3"
+    long = Item(
+        "long", "answer", "t", messages=[{"role": "user", "content": "x" * 2500}], answer="3"
     )
     said = Sampling(temperature=0, max_tokens=300)
     every = [*items(1), long]

@@ -75,9 +75,7 @@ def test_padding_prompts_and_their_labels_do_not_count():
     zeros = torch.nn.functional.pad(weights, (0, 3))
     padded = torch.nn.functional.pad(labels, (0, 3), value=3)
     other = torch.where(zeros > 0, padded, (padded + 5) % V)
-    again = distill(
-        wide[0], states[1], wide[1], states[3], other, zeros, zeros, cross_entropy=0.5
-    )
+    again = distill(wide[0], states[1], wide[1], states[3], other, zeros, zeros, cross_entropy=0.5)
     assert again.value.item() == pytest.approx(whole.value.item(), rel=1e-12)
     assert float(again.weight) == float(whole.weight)
     (grad,) = gradients(whole.value, states[:1])
@@ -92,7 +90,7 @@ def test_the_teacher_gets_no_gradient():
     assert teacher.grad is None and teacher_head.grad is None and head.grad is not None
 
 
-def test_only_the_head_s_gradient_knows_the_answers_that_were_not_given():
+def test_cross_entropy_must_be_told_which_answers_the_data_gave():
     *states, labels, weights = parts()
     nobody = torch.zeros_like(weights)
     loss = distill(*states, labels, weights, nobody, cross_entropy=3.0)

@@ -104,7 +104,7 @@ def test_one_tokenizer_is_the_plain_divergence(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_ids_dealt_out_otherwise(beta):
-    student, head, teacher, _, _, labels = parts()
+    student, head, teacher, *_ = parts()
     teacher_head, order = torch.randn(V, WIDER).double(), torch.randperm(V)
     weights = torch.ones(B, T).double()
     plain = kl(student, head, teacher, teacher_head, weights, beta)
@@ -125,7 +125,7 @@ def test_a_side_without_others_is_compared_on_what_both_have():
 
 def test_the_student_is_told_to_leave_what_the_teacher_does_not_know():
     """The gradient of tokens without a name falls on them by their share, and is not 0."""
-    student, head, teacher, teacher_head, shared, _ = parts()
+    _, _, teacher, teacher_head, shared, _ = parts()
     unit = torch.eye(V).double()
     z = torch.randn(1, V).double().requires_grad_()
     loss = kl(z, unit, teacher[0, :1], teacher_head, torch.ones(1), shared=shared)

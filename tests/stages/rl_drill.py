@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-STEPS = 12
+STEPS = 8
 SETTINGS = {
     "steps": STEPS,
     "updates": 2,
@@ -99,6 +99,14 @@ def main(folder: Path, inside: int, outside: int, written: int) -> dict[str, int
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    # Once here, and not in every fork
+    import pandas  # noqa: F401, pyarrow's
+    from transformers.utils import chat_template_utils  # noqa: F401
+
+    import endonym.model.hf
+    import endonym.rewards.mix
+    import endonym.rollouts.groups
+    import endonym.train.loop  # noqa: F401
     from endonym.core.console import Console
     from endonym.core.context import Context
     from endonym.rollouts import record

@@ -100,7 +100,12 @@ def weights(out):
 def test_the_defaults_are_the_released_ones():
     # METHODS 3.2
     made = DistillConfig()
-    assert (made.learning_rate, made.schedule, made.warmup, made.epochs) == (1e-6, "cosine", 0.05, 1)
+    assert (made.learning_rate, made.schedule, made.warmup, made.epochs) == (
+        1e-6,
+        "cosine",
+        0.05,
+        1,
+    )
     assert (made.lmbda, made.beta, made.temperature, made.cross_entropy) == (0.25, 0.0, 1.0, 0.0)
     assert (made.max_completion, made.row_length, made.rows_per_step) == (2048, 4096, 64)
     assert made.sampling.model_dump() == {
@@ -219,7 +224,7 @@ def test_top_k_with_a_tail_lies_between(tmp_path, inputs):
 
 
 def test_what_does_not_fit_is_refused(tmp_path, inputs):
-    with pytest.raises(RecipeError, match="model's context.*(\n.*)*row_length = 128"):
+    with pytest.raises(RecipeError, match=r"model's context.*(\n.*)*row_length = 128"):
         run(tmp_path, inputs, "long", row_length=512, max_completion=256)
     with pytest.raises(RecipeError, match="tail goes with top_k"):
         DistillConfig.read({"tail": True})

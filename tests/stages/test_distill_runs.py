@@ -47,14 +47,21 @@ def test_killed_at_any_moment_it_ends_where_an_undisturbed_run_ends(tmp_path):
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
-        here = Context(scratch=scratch, threads=1, checkpoint_seconds=0.0, console=Console(quiet=True))
+        here = Context(
+            scratch=scratch, threads=1, checkpoint_seconds=0.0, console=Console(quiet=True)
+        )
         STAGE.run(DistillConfig(**SIZES), here, out, inputs)
 
     def final(folder):
         last = folder / "scratch" / "checkpoints" / f"step-{STEPS:08d}" / "state.safetensors"
         drawn = sorted((folder / "out" / "rollouts").iterdir())
         assert len(drawn) == STEPS and not list((folder / "out" / "rollouts").glob(".*"))
-        files = [folder / "out" / "model.safetensors", folder / "out" / "metrics.jsonl", last, *drawn]
+        files = [
+            folder / "out" / "model.safetensors",
+            folder / "out" / "metrics.jsonl",
+            last,
+            *drawn,
+        ]
         return {path.name: path.read_bytes() for path in files}
 
     kind = drill.Kind(work, final, "scratch/checkpoints", 12 * STEPS)
@@ -66,7 +73,7 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path, monkeypatch):
     """A run that ended between drawing and learning: the file decides, even against the generator."""
     inputs = given(tmp_path)
     settings = {**SIZES, "steps": 2, "lmbda": 1}
-    _, out = run(tmp_path, inputs, "first", **settings)
+    run(tmp_path, inputs, "first", **settings)
     drawn = tmp_path / "first" / "scratch" / "rollouts"
     again = tmp_path / "again" / "scratch"
     again.mkdir(parents=True)
@@ -89,7 +96,11 @@ def test_two_processes_learn_as_one_does(tmp_path):
         assert hf.load(out).head.shape == model().head.shape
         found.append(outcome.figures)
         drawn.append(
-            [row for file in sorted((out / "rollouts").iterdir()) for row in pq.read_table(file).to_pylist()]
+            [
+                row
+                for file in sorted((out / "rollouts").iterdir())
+                for row in pq.read_table(file).to_pylist()
+            ]
         )
     one, two = found
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -398,11 +398,11 @@ def test_kill_9_at_any_moment_ends_where_an_undisturbed_run_ends(tmp_path):
     """With dynamic filtering, two updates a batch and text; rl_drill.py FOLDER 20 20 15 does it 70 times."""
     script = Path(__file__).with_name("rl_drill.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path / "drill"), "2", "2", "4"]
+    command = [sys.executable, str(script), str(tmp_path / "drill"), "1", "1", "3"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["in a save"] >= 2 and told["at random"] >= 2 and told["in a write"] == 8
+    assert told["in a save"] >= 1 and told["at random"] >= 1 and told["in a write"] == 6
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -46,9 +46,7 @@ def with_rows(net, rows):
 def folder(path, net, words):
     hf.save(net, path, eos_ids=words.stop_ids)
     words.save(path)
-    return Artifact(
-        path, {"address": path.name, "licences": ["MIT"], "files": {}, "figures": {}}
-    )
+    return Artifact(path, {"address": path.name, "licences": ["MIT"], "files": {}, "figures": {}})
 
 
 def first(out):
@@ -116,7 +114,10 @@ def test_ids_dealt_out_otherwise_are_matched_by_name(tmp_path, inputs):
 
 
 def other_words():
-    return train([THAI * 2 + ENGLISH * 5], 380)
+    """Of other texts: it has strings that tokenizer() has not, and lacks some of its own."""
+    return train(
+        [THAI[20:] * 3, "their capitals were old cities on the hill of the people" * 3], 400
+    )
 
 
 def other_teacher(path):
@@ -163,7 +164,7 @@ def test_the_prefix_is_the_teachers_alone(tmp_path, inputs, monkeypatch):
     told, plain = {}, {}
     for name, prefix in (("plain", ""), ("told", "Answer in Thai.")):
         seen.clear()
-        outcome, out = run(tmp_path, inputs, name, **SMALL, teacher_prompt_prefix=prefix)
+        _, out = run(tmp_path, inputs, name, **SMALL, teacher_prompt_prefix=prefix)
         target = told if prefix else plain
         target |= {"loss": first(out), "tokens": lines(out)[-1]["tokens"], "rows": list(seen)}
     assert told["tokens"] == plain["tokens"] and told["loss"] != plain["loss"]

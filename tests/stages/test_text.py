@@ -232,7 +232,6 @@ def test_skipped_skills_are_not_asked(tmp_path):
     }
     outcome = items(ItemsConfig.read(config), CONTEXT, out)
     assert outcome.figures["items"] == 200 and outcome.figures["splits"]
-    from endonym.tasks.base import read_items
 
     assert "numbers" not in {item.task for item in read_items(out / "items.parquet")}
 

@@ -9,7 +9,7 @@ import pytest
 
 from endonym.core.errors import DataError, RecipeError
 from endonym.tasks import catalog
-from endonym.tasks.base import task_for
+from endonym.tasks.base import as_prompt, task_for
 
 SHARED = Path(os.environ.get("ENDONYM_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 DATA = SHARED / "data"
@@ -116,6 +116,46 @@ def test_readers():
     assert catalog.unescaped("a\\nข \\neq") == "a\nข \\neq"
 
 
+def test_rulings_carry_their_reference_and_the_sections_to_be_cited(tmp_path):
+    laws = "[{'law': 'ประมวลรัษฎากร', 'sections': '๖๙ทวิ'}, {'law': 'ก', 'sections': '12 /1'}]"
+    case = {"question": " ต้องหักภาษีหรือไม่ ", "reference_answer": "ต้องหัก", "relevant_laws": laws}
+    bad = [
+        "",
+        "[",
+        "[1]",
+        "{'law': 1}",
+        "__import__('os')",
+        "[{'law': 'ก'}]",
+        "(" * 5000,
+        "x" * 200_000,
+    ]
+    rows = [case, *({**case, "relevant_laws": text} for text in bad)]
+    items, skipped = catalog.load("nitibench_tax", write(tmp_path / "tax.jsonl", rows))
+    assert skipped == {"no cited section can be read": len(bad)}
+    assert items[0].answer == "ต้องหัก" and items[0].messages[0]["content"] == "ต้องหักภาษีหรือไม่"
+    assert items[0].checks == [
+        {"type": "cites", "law_name": "ประมวลรัษฎากร", "section_num": "69 ทวิ"},
+        {"type": "cites", "law_name": "ก", "section_num": "12/1"},
+    ]
+    columns = as_prompt(items[0]).columns
+    assert columns["checks"] == items[0].checks and columns["answer"] == "ต้องหัก"
+
+
+def test_instructions_carry_their_checks(tmp_path):
+    row = {
+        "key": 7,
+        "prompt": "no commas",
+        "instruction_id_list": ["punctuation:no_comma"],
+        "kwargs": [{}],
+    }
+    rows = [row, row | {"kwargs": []}, row | {"instruction_id_list": [], "kwargs": []}]
+    items, skipped = catalog.load("ifeval", write(tmp_path / "if.jsonl", rows))
+    assert [each["type"] for each in items[0].checks] == ["punctuation:no_comma"]
+    assert skipped == {"a column is missing or of another kind": 1, "no check": 1}
+    check = task_for("constraint").check
+    assert [check(items[0], text).score for text in ("a b", "a, b")] == [1.0, 0.0]
+
+
 def test_every_entry_reads_and_compiles():
     assert {"openthai_eval", "xcopa_th", "thai_exam", "thai_math", "kobest_copa"} <= set(
         catalog.names()
@@ -144,7 +184,11 @@ def test_real_rows_all_become_items_or_reasons(name):
     """The counts are of the published files less the sealed 15 %; a change of reading shows here."""
     items, skipped = catalog.load(name, DATA)
     wanted = {
+        "ifeval": (484, 0),
+        "thai_ifeval": (252, 0),
         "kobest_copa": (853, 0),
+        "mgsm_th": (223, 0),
+        "nitibench_tax": (40, 0),
         "openthai_eval": (790, 58),
         "thai_exam": (482, 23),
         "thai_math": (1104, 2400),
@@ -156,7 +200,10 @@ def test_real_rows_all_become_items_or_reasons(name):
     assert len({item.id for item in items}) == len(items)
     for item in items[:200]:
         task = task_for(item.kind)
-        assert task.check(item, task.target(item)).score == 1.0
+        if item.answer:
+            assert task.check(item, task.target(item)).score == 1.0
+        else:
+            assert isinstance(task.check(item, "a reply").score, float), "every check is known"
     if catalog.entry(name).doc_to_reply:
         talks, _ = catalog.load_conversations(name, DATA, limit=200)
         for talk, item in zip(talks, items):

@@ -63,6 +63,37 @@ CASES = [  # type, arguments, obeys, does not
         "ตามมาตรา ๔๐ แห่งประมวลรัษฎากร",
         "ตามประมวลรัษฎากร มาตรา 401",
     ),
+    (
+        "parts",
+        {"unit": "sentence", "count": 2, "language": "ko"},
+        "날씨가 좋습니다 내일은 비가 옵니다",  # kiwi needs no marks
+        "날씨가 좋습니다",
+    ),
+    ("parts", {"unit": "item", "count": 2, "language": "th"}, "๑. แดง\n- ฟ้า\nจบ", "1. แดง\nจบ"),
+    ("parts", {"unit": "item", "count": 2, "language": "th"}, "แดง\nฟ้า", "แดง"),  # no marks: lines
+    ("parts", {"unit": "hashtag", "count": 2, "language": "th"}, "ทะเล #ฟ้า #คลื่น", "#ฟ้า"),
+    (
+        "each",
+        {"unit": "line", "check": {"type": "contains", "words": ["ฝน"]}, "language": "th"},
+        "ฝนมา\nฟ้าฝน",
+        "ฝนมา\nฟ้าใส",
+    ),
+    (
+        "nth",
+        {"unit": "paragraph", "place": -1, "check": {"type": "no_comma"}, "language": "en"},
+        "One, two.\n\nThree.",
+        "One.\n\nTwo, three.",
+    ),
+    ("not", {"check": {"type": "no_comma"}}, "One, two", "One"),
+    (
+        "table",
+        {"columns": ["สี", "ราคา"], "rows": 1},
+        "| สี | ราคา |\n|---|:-:|\n| แดง | 5 |",
+        "| สี | ราคา |\n|---|---|\n| แดง |  |",
+    ),
+    ("json", {"keys": ["a"], "count": 2}, '[{"a": 1}, {"a": 2}]', '[{"a": 1}, {"b": 2}]'),
+    ("json", {"values": ["x"]}, '```json\n["x"]\n```', '["x", "y"]'),
+    ("matches", {"pattern": r"\d{2}:\d{2}"}, "at 10:30", "at noon"),
 ]
 
 
@@ -96,6 +127,10 @@ def test_unknown_types_relations_and_arguments_are_errors():
         obeys("1", {"type": "digits", "kind": "native", "language": "ko"})
     with pytest.raises(DataError, match="did you mean 'native'"):
         obeys("1", {"type": "digits", "kind": "natives", "language": "th"})
+    with pytest.raises(DataError, match="did you mean 'paragraph'"):
+        obeys("1", {"type": "parts", "unit": "paragraphs", "count": 1, "language": "th"})
+    with pytest.raises(DataError, match="pattern is none"):
+        obeys("1", {"type": "matches", "pattern": "("})
     with pytest.raises(DataError, match="without checks"):
         TASK.check(Item("i", "constraint", "t"), "a")
 

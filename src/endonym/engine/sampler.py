@@ -3,7 +3,9 @@
 Shapes: B rows, V vocabulary.
 """
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from endonym.core.config import Config
@@ -33,45 +35,141 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, T
 
     The first kind is what an off-policy ratio needs, the second what a model's likelihood is. Greedy
     decoding draws with probability 1, so its first kind is 0.
+
+    Nothing is sorted but the candidates: a filter keeps the tokens whose probability reaches a bound
+    (all that do, where several are equal), and the bound is found among the largest few.
     """
     logits = logits.float()
-    whole = torch.softmax(logits, 1)
     if sampling.temperature == 0:
-        best, tokens = logits.max(1)
-        return tokens, torch.zeros_like(best), whole.gather(1, tokens[:, None]).squeeze(1).log()
-    # log sum_v exp z_v by the most probable token, whose p is never too small for a logarithm. On a
-    # CPU torch.logsumexp takes ten times as long.
-    raw = logits.amax(1) - whole.amax(1).log()
-    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
-    names = None
-    if sampling.top_k or sampling.top_p < 1:
-        # In falling order; `names` says which token stands where.
-        count = min(sampling.top_k or scaled.shape[1], scaled.shape[1])
-        scaled, names = scaled.topk(count, dim=1)
-    p = whole if scaled is logits else torch.softmax(scaled, 1)
-    if sampling.top_p < 1:
-        before = p.cumsum(1) - p
-        p = torch.where(before < sampling.top_p, p, 0)
-    if sampling.min_p:
-        p = torch.where(p >= sampling.min_p * p.amax(1, keepdim=True), p, 0)
-    place = _invert(p, uniform)
-    chosen = p.gather(1, place[:, None]).squeeze(1)
-    tokens = place if names is None else names.gather(1, place[:, None]).squeeze(1)
+        most = torch.softmax(logits, 1).amax(1)
+        return _place_of_most(logits), torch.zeros_like(most), most.log()
+    top = logits.amax(1, keepdim=True)
+    weight = (logits - top).exp_()  # p times the sum of this; the most probable token's is 1
+    whole = weight.sum(1)
+    raw = top.squeeze(1) + whole.log()  # log sum_v exp z_v
+    if sampling.temperature != 1:
+        weight = (logits - top).div_(sampling.temperature).exp_()
+        whole = weight.sum(1)
+    bound = _bound(weight, whole, sampling)
+    if bound is not None:
+        # In units of the bound: to compare with one number for all rows takes a fraction of the time.
+        weight = F.threshold(weight.div_(bound), _BELOW_ONE, 0.0)
+    spans = _Spans(weight)
+    tokens = spans.search(spans.whole * uniform)
     at_one = logits.gather(1, tokens[:, None]).squeeze(1) - raw
-    if scaled is logits and not sampling.min_p:
+    if sampling.temperature == 1 and bound is None:
         return tokens, at_one, at_one
-    return tokens, chosen.log() - p.sum(1).log(), at_one
+    chosen = weight.gather(1, tokens[:, None]).squeeze(1)
+    return tokens, chosen.log() - spans.whole.log().float(), at_one
 
 
-def _invert(p: Tensor, uniform: Tensor) -> Tensor:
-    """The first place whose cumulative sum exceeds uniform times the whole; p need not sum to 1.
+_BELOW_ONE = 1 - 2.0**-24
+"""The largest float32 below 1."""
+
+_SMALL = 2.0**-126
+"""The smallest float32 with all its bits: a bound, where a filter would keep tokens of probability 0."""
+
+_FEW = 1024
+"""So many of the largest are looked at first. A trained model's nucleus is smaller nearly always."""
+
+
+def _bound(weight: Tensor, whole: Tensor, sampling: Sampling) -> Tensor | None:
+    """[B, 1]: the weight from which on a token is kept, None where all are, of weight [B, V] with sum
+    `whole` [B] and largest 1."""
+    bounds = []
+    if 0 < sampling.top_k < weight.shape[1]:
+        kept = _largest(weight, sampling.top_k)
+        bounds.append(kept[:, 0])
+        if sampling.top_p < 1:
+            bounds.append(_nucleus(kept, sampling.top_p * kept.sum(1))[0])
+    elif sampling.top_p < 1:
+        bounds.append(_nucleus_of_all(weight, sampling.top_p * whole))
+    if sampling.min_p:
+        bounds.append(torch.full_like(whole, sampling.min_p))
+    return torch.stack(bounds).amax(0).clamp(min=_SMALL)[:, None] if bounds else None
+
+
+def _nucleus_of_all(weight: Tensor, mass: Tensor) -> Tensor:
+    """_nucleus() of weight [B, V] in any order."""
+    size = weight.shape[1]
+    # No weight is above 1, so the largest few can only reach a mass that is no more than their number.
+    few = _FEW if bool((mass <= _FEW).all()) else size
+    bound, reached = _nucleus(_largest(weight, min(few, size)), mass)
+    if few < size and not bool(reached.all()):
+        rest = (~reached).nonzero().squeeze(1)
+        bound[rest] = _nucleus(_largest(weight[rest], size), mass[rest])[0]
+    return bound
+
+
+def _nucleus(rising: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """[B]: the weight, of those in rising order, with which the sum of the largest first reaches mass
+    [B]; and whether any does."""
+    spans = _Spans(rising)
+    left = spans.whole - mass
+    place = spans.search(left.clamp(min=0))
+    return rising.gather(1, place[:, None]).squeeze(1), left >= 0
+
+
+def _largest(x: Tensor, count: int) -> Tensor:
+    """The `count` largest of each row, in rising order.
+
+    On a CPU by numpy, whose sorting uses its vector instructions: of 32 rows of 16,384 the largest
+    1,024 take 1 ms, where torch.topk takes 7, and all of them 2 ms, where torch.sort takes 40.
+    """
+    if x.device.type != "cpu":
+        return x.topk(count, 1).values.flip(1)
+    values = x.numpy()
+    if count < x.shape[1]:
+        values = np.partition(values, x.shape[1] - count, 1)[:, x.shape[1] - count :]
+    return torch.from_numpy(np.sort(values, 1))
+
+
+_SPAN = 512
+"""Numbers that are searched together: where something lies is found among spans, then within one."""
+
+
+def _spans(x: Tensor, blank: float) -> Tensor:
+    """[B, N, 512] of x [B, V]; what is missing from the last span is blank."""
+    missing = -x.shape[1] % _SPAN
+    x = F.pad(x, (0, missing), value=blank) if missing else x
+    return x.unflatten(1, (-1, _SPAN))
+
+
+def _place_of_most(x: Tensor) -> Tensor:
+    """Where the largest of each row stands, the first if there are several. torch.max takes six times
+    as long on a CPU: it keeps the places as it goes, number by number."""
+    spans = _spans(x, float("-inf"))
+    span = spans.amax(2).argmax(1)
+    within = spans[torch.arange(len(x), device=x.device), span]
+    return span * _SPAN + within.argmax(1)
+
+
+class _Spans:
+    """Running sums of numbers [B, V], none of them negative.
 
     In float64, where the sum of a whole vocabulary is exact to 1e-13: in float32 the last tokens of
-    a large vocabulary would be drawn too often or never.
+    a large vocabulary would be drawn too often or never. Within a span the sum that counts is the
+    float32 one, so a span's share is that near to right.
+
+    whole: [B] float64
     """
-    cumulative = p.cumsum(1, dtype=torch.float64)
-    point = cumulative[:, -1] * uniform
-    return torch.searchsorted(cumulative, point[:, None], right=True).squeeze(1)
+
+    def __init__(self, x: Tensor):
+        self.spans = _spans(x, 0.0)
+        self.sums = self.spans.sum(2).double()
+        self.total = self.sums.cumsum(1)
+        self.whole = self.total[:, -1]
+
+    def search(self, point: Tensor) -> Tensor:
+        """[B]: the first place at which the sum so far exceeds point [B], which is less than the whole."""
+        span = torch.searchsorted(self.total, point[:, None], right=True)
+        span = span.clamp_(max=self.sums.shape[1] - 1)
+        share = self.sums.gather(1, span)
+        share = (point[:, None] - self.total.gather(1, span) + share) / share
+        within = self.spans[torch.arange(len(span), device=span.device), span[:, 0]]
+        within = within.cumsum(1, dtype=torch.float64)
+        point = within[:, -1:] * share.clamp_(0, 1 - 2.0**-52)
+        return (span * _SPAN + torch.searchsorted(within, point, right=True)).squeeze(1)
 
 
 def uniforms(seed: int, keys: Tensor, positions: Tensor) -> Tensor:

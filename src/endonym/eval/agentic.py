@@ -75,7 +75,8 @@ def agentic_answers(
     """
     if len({item.id for item in items}) != len(items):
         raise DataError("two items share an id", wanted="one id for each item")
-    prompts = [tokenizer.encode_prompt(item.messages, library.tools or None) for item in items]
+    shown = [library.reset(_prompt(item), 0)[1] for item in items]
+    prompts = [tokenizer.encode_prompt(messages, library.tools or None) for messages in shown]
     asked = [(number, sample) for number in range(len(items)) for sample in range(samples)]
     keys = content_keys([prompts[number] for number, _ in asked])
     limits = [samples, max_turns, max_tokens]

@@ -22,8 +22,8 @@ class KVCache:
 
     windows:  W of each layer, None where it sees everything
     sizes:    slots of each layer: capacity, or W where that is less
-    pairs:    [rows, size, 2 K, C] per layer: a token's keys, then its values, side by side, so that a
-              new token is written by one copy (model/decode.py)
+    keys, values: [rows, K, size, C] per layer: what a head sees lies in one piece, so that attention of
+              one query, which is all reading, reads straight on
     lengths:  [rows] int64, the tokens of each row
     longest:  no row is longer; known without asking the device
     """
@@ -44,10 +44,13 @@ class KVCache:
         self.windows = list(windows)
         self.sizes = [capacity if each is None else min(each, capacity) for each in windows]
         # Zeros, not whatever was there: a hidden slot counts 0 times its content, and 0 * nan is nan.
-        self.pairs = [
-            torch.zeros(rows, size, 2 * heads, channels, dtype=dtype, device=device)
-            for size in self.sizes
-        ]
+        self.keys, self.values = (
+            [
+                torch.zeros(rows, heads, size, channels, dtype=dtype, device=device)
+                for size in self.sizes
+            ]
+            for _ in range(2)
+        )
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.longest = 0
         self.capacity, self.heads, self.dtype = capacity, heads, dtype
@@ -66,20 +69,21 @@ class KVCache:
         moved = (index != torch.arange(len(index), device=index.device)).nonzero()[:, 0]
         self.lengths = self.lengths[index]
         self.longest = int(self.lengths.max()) if len(index) else 0
-        for layer, pairs in enumerate(self.pairs):
-            if len(moved):
-                pairs[moved, : self.longest] = pairs[index[moved], : self.longest]
-            self.pairs[layer] = pairs[: len(index)]
+        for held in (self.keys, self.values):
+            for layer, each in enumerate(held):
+                if len(moved):
+                    each[moved, :, : self.longest] = each[index[moved], :, : self.longest]
+                held[layer] = each[: len(index)]
 
     def row(self, place: int, tokens: int) -> list[Tensor]:
         """What a row of so many tokens holds, layer by layer, to fill() others with."""
-        return [pairs[place, :tokens].clone() for pairs in self.pairs]
+        return [each[place, :, :tokens].clone() for each in (*self.keys, *self.values)]
 
     def fill(self, places: list[int], row: list[Tensor], tokens: int) -> None:
         """The rows `places` become what row() gave for one of so many tokens."""
         index = torch.tensor(places, device=self.lengths.device)
-        for pairs, held in zip(self.pairs, row):
-            pairs[index, : len(held)] = held
+        for each, held in zip((*self.keys, *self.values), row):
+            each[index, :, : held.shape[1]] = held
         self.lengths[index] = tokens
         self.longest = int(self.lengths.max())
 
@@ -94,29 +98,28 @@ class KVCache:
         slots as they were and then the new tokens. None while the rows are empty: the tokens see one
         another alone.
         """
-        time, pairs = k.shape[1], self.pairs[layer]
+        time, size = k.shape[1], self.sizes[layer]
         stop = self.longest + time
         assert stop <= self.capacity, f"{stop} tokens in a cache of {self.capacity}"
-        both = torch.cat([k, v], 2).to(self.dtype)
-        if self.longest == 0:
-            if time <= self.sizes[layer]:
-                pairs[self._index, :time] = both
-            else:
-                pairs[self._index] = self._newest(layer, both, counts)
-            return None
-        assert self._whole is None, "rows under way are continued through the whole cache"
         window = self.windows[layer]
-        if window is None or (time == 1 and counts is None):
-            rows = torch.arange(len(k), device=k.device)[:, None]
-            pairs[rows, positions if window is None else positions % self.sizes[layer]] = both
-            return self.seen(layer, stop)
-        before = pairs
-        self.pairs[layer] = self._newest(layer, both, counts)
-        return torch.cat([before, both], 1).transpose(1, 2).split(self.heads, 1)
-
-    def seen(self, layer: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, K, S, C] of the slots that hold something of the first `stop` tokens."""
-        return self.pairs[layer][:, :stop].transpose(1, 2).split(self.heads, 1)
+        kept = []
+        for held, new in ((self.keys, k), (self.values, v)):
+            each, new = held[layer], new.to(self.dtype)
+            if self.longest == 0:
+                if time <= size:
+                    each[self._index, :, :time] = new.transpose(1, 2)
+                else:
+                    each[self._index] = self._newest(layer, each, new, counts)
+                continue
+            assert self._whole is None, "rows under way are continued through the whole cache"
+            if window is None or (time == 1 and counts is None):
+                rows = torch.arange(len(k), device=k.device)[:, None]
+                each[rows, :, positions if window is None else positions % size] = new
+                kept.append(each[:, :, :stop])
+            else:
+                held[layer] = self._newest(layer, each, new, counts)
+                kept.append(torch.cat([each, new.transpose(1, 2)], 2))
+        return tuple(kept) if kept else None
 
     def held(self, layer: int, lengths: Tensor | None = None) -> Tensor:
         """[B, S]: the position whose token a slot of a layer holds, in rows of `lengths` [B] (None: as
@@ -147,14 +150,15 @@ class KVCache:
             self._whole.lengths[self._index] = self.lengths
             self._whole.longest = int(self._whole.lengths.max())
 
-    def _newest(self, layer: int, both: Tensor, counts: Tensor | None) -> Tensor:
-        """The pairs of a layer after `both` [B, T, 2 K, C], of which `counts` are real, was read."""
-        after = self.lengths + (both.shape[1] if counts is None else counts)
-        new = (
-            self.held(layer, after) - self.lengths[:, None]
-        )  # columns of `both`; negative: as before
-        index = new.clamp(min=0)[..., None, None].expand(-1, -1, *both.shape[2:])
-        found = both.gather(1, index)
+    def _newest(self, layer: int, each: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
+        """A layer's keys or values, [B, K, S, C], after `new` [B, T, K, C] was read, of which `counts`
+        are real."""
+        after = self.lengths + (new.shape[1] if counts is None else counts)
+        # The column of `new` that each slot then holds; negative: it holds what it did
+        column = self.held(layer, after) - self.lengths[:, None]
+        index = column.clamp(min=0)[:, None, :, None]
+        found = new.transpose(1, 2)
+        found = found.gather(2, index.expand(-1, found.shape[1], -1, found.shape[3]))
         if self.longest == 0:
             return found
-        return torch.where((new >= 0)[..., None, None], found, self.pairs[layer])
+        return torch.where((column >= 0)[:, None, :, None], found, each)

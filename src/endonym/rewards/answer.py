@@ -27,6 +27,7 @@ CLOSING = OPENING + ")].,;:!?。、！？ฯ…"
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 FRACTION = re.compile(r"([-+]?)\\[dt]?frac\s*(?:\{([^{}]+)\}|(\d))\s*(?:\{([^{}]+)\}|(\d))")
 MONEY = re.compile(r"^(?:\\?\$|฿|₩|€|£)\s*|\s*(?:บาท|원|baht|won|dollars?|%|\\%)$")
+LAST = 20  # boxes that are looked at
 MOST_BOXES = 3  # different ones; a step or two may be boxed before the answer
 BRACES = re.compile(r"\\boxed *\{|[{}]")
 BETWEEN = re.compile(r"(?:[\s,;/$&|]|\\[()\[\]]|\bor\b|\band\b|หรือ|และ|또는|혹은)*")
@@ -40,15 +41,19 @@ def last_boxed(text: str) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[str, int, int]]:
-    """(content, begin, end) of every \\boxed{...} with balanced braces, in the order they begin."""
-    found, opened = [], []
+    """(content, begin, end) of the last \\boxed{...} with balanced braces, in the order they begin; at
+    most LAST of them, and of each so much that a content too long shows as such."""
+    spans: list[tuple[int, int, int, int]] = []
+    opened: list[re.Match] = []
     for token in BRACES.finditer(text):
         if token[0] != "}":
             opened.append(token)
         elif opened and (opening := opened.pop())[0] != "{":
-            content = text[opening.end() : token.start()].strip()
-            found.append((content, opening.start(), token.end()))
-    return sorted(found, key=lambda each: each[1])
+            spans.append((opening.start(), token.end(), opening.end(), token.start()))
+    return [
+        (text[first : min(last, first + LONGEST + 1)].strip(), begin, end)
+        for begin, end, first, last in sorted(spans)[-LAST:]
+    ]
 
 
 def box(text: str) -> tuple[str | None, bool]:
@@ -67,7 +72,7 @@ def box(text: str) -> tuple[str | None, bool]:
 def clear(text: str, language: str = "") -> str:
     """A short answer without what does not belong to it; see the head of this file."""
     text = latin_digits(clean(text[:LONGEST])).casefold()
-    lead_ins, endings = _affixes(language)
+    lead_ins, endings = affixes(language)
     before = None
     while before != text:
         before = text
@@ -82,7 +87,7 @@ def clear(text: str, language: str = "") -> str:
 
 
 @lru_cache(maxsize=64)
-def _affixes(language: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def affixes(language: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Lead-ins and whole-word polite endings, longest first.
 
     Korean endings (니다, 요) are parts of verbs, so of those only the copula is cut off.

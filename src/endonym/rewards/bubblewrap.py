@@ -19,7 +19,9 @@ then seen at /python, and nothing else of that home is there.
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from pathlib import Path
 from endonym.core.errors import MachineError
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+OLDEST = [0, 8]  # knows --disable-userns
 NOBODY = 65534
 STAGE = "/mnt"  # covered by our tmpfs in a namespace of its own; nothing on the machine changes
 
@@ -99,6 +102,17 @@ def require() -> None:
             wanted=", ".join(missing),
             do="install them, e.g. apt install "
             + " ".join(dict.fromkeys(packages[tool] for tool in missing)),
+        )
+    said = subprocess.run(
+        ["bwrap", "--version"], env={"PATH": PATH}, capture_output=True, text=True
+    ).stdout
+    version = [int(part) for part in re.findall(r"\d+", said)]
+    if version < OLDEST:
+        raise MachineError(
+            "bubblewrap is too old for the sandbox: it cannot close user namespaces behind itself",
+            wanted="bubblewrap " + ".".join(map(str, OLDEST)),
+            got=said.strip() or "no version",
+            do="install a newer one",
         )
 
 

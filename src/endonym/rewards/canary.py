@@ -29,8 +29,8 @@ def connect(family, address):
 
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
 print(json.dumps({{
-    "read a planted file": can(lambda: open({planted!r}).read()),
-    "read /etc/passwd": can(lambda: open("/etc/passwd").read()),
+    "read a planted file": can(lambda: open({planted!r}, "rb").read()),
+    "read /etc/passwd": can(lambda: open("/etc/passwd", "rb").read()),
     "see a home folder": can(lambda: os.listdir("/home") or os.listdir("/root")),
     "see processes outside": can(lambda: {parent} > 64 and os.path.exists("/proc/{parent}")),
     "see an environment": can(lambda: set(os.environ) - OURS),

@@ -27,6 +27,7 @@ from endonym.rewards.cites import gold_of, share_cited
 from endonym.rewards.ifeval import IFEVAL, has_case, loose_forms
 from endonym.rewards.language import CLOSERS, is_polite
 from endonym.rewards.padding import is_padding
+from endonym.rewards.parts import has_table, is_json_of, matches, parts
 from endonym.rewards.wording import COMMAS, QUOTES, fold, has_word, holds, is_blank, visible
 
 NUMBERED = re.compile(r"(\d{1,3})\s?[.)]\s*(.*)")
@@ -134,6 +135,32 @@ def cites(reply: str, law_name: str, section_num: str = "") -> bool:
     return share_cited(reply, {gold}) == 1.0
 
 
+def count_parts(
+    reply: str, unit: str, count: int, language: str, relation: str = "exactly"
+) -> bool:
+    """unit: line, sentence (as the language's own engine cuts it), paragraph, item, hashtag."""
+    return holds(len(parts(reply, unit, language)), count, relation)
+
+
+def each(reply: str, unit: str, check: dict, language: str) -> bool:
+    """Every part obeys a check of its own, and there is at least one part."""
+    found = parts(reply, unit, language)
+    return bool(found) and all(obeys(part, check) for part in found)
+
+
+def nth(reply: str, unit: str, place: int, check: dict, language: str) -> bool:
+    """The part at a place, from 1, or from the end at -1, -2 ..., obeys a check of its own."""
+    found = parts(reply, unit, language)
+    if not place or abs(place) > len(found):
+        return False
+    return obeys(found[place - 1 if place > 0 else place], check)
+
+
+def none_of(reply: str, check: dict) -> bool:
+    """The reply does not obey the check."""
+    return not obeys(reply, check)
+
+
 CHECKERS: dict[str, Callable[..., bool]] = {
     "language": lambda reply, language: in_language(reply, language),
     "starts_with": starts_with,
@@ -154,6 +181,13 @@ CHECKERS: dict[str, Callable[..., bool]] = {
     "numbered": numbered,
     "digits": digits,
     "cites": cites,
+    "parts": count_parts,
+    "each": each,
+    "nth": nth,
+    "not": none_of,
+    "table": has_table,
+    "json": is_json_of,
+    "matches": matches,
 }
 
 KNOWN = {**CHECKERS, **IFEVAL}

@@ -28,7 +28,6 @@ the line. In other languages english_capital and english_lowercase ask for Latin
 which Latin language it is they do not ask, as no detector can read short texts in capitals.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable
@@ -40,6 +39,7 @@ from endonym.lang.normalize import latin_digits
 from endonym.lang.pack import pack, read_packed
 from endonym.lang.script import in_language, script_of
 from endonym.lang.segment import graphemes, sentences, words
+from endonym.rewards.parts import json_value
 from endonym.rewards.wording import (
     COMMAS,
     MARKS,
@@ -57,7 +57,6 @@ LANGUAGES = frozenset(
 )
 CASED = {"Latn", "Grek", "Cyrl", "Armn", "Cher", "Copt", "Glag", "Dsrt", "Adlm", "Osge"}
 ANSWERS = ["My answer is yes.", "My answer is no.", "My answer is maybe."]
-DEEPEST = 100  # brackets inside one another in a JSON reply
 
 
 def existence(reply: str, *, keywords: list[str], language: str) -> bool:
@@ -178,22 +177,7 @@ def multiple_sections(
 
 def json_format(reply: str, *, language: str) -> bool:
     """The whole reply is a JSON object or list, in a fenced block or bare."""
-    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", reply.strip(), flags=re.IGNORECASE)
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        deepest = max(deepest, depth)
-    if not text.startswith(("{", "[")) or deepest > DEEPEST:
-        return False
-    try:
-        json.loads(text, parse_constant=_no_constant)
-    except ValueError:
-        return False
-    return True
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    return json_value(reply) is not None
 
 
 def title(reply: str, *, language: str) -> bool:

@@ -8,7 +8,7 @@
                  LaTeX expression
     verdict      equal | different | unparsed | timeout | failed
 
-Equal by spelling and equal as numbers (rewards/answer.py) are settled here; the rest is compared by
+Equal by spelling and equal as numbers are settled here; the rest is compared by
 math-verify in processes that can be killed (rewards/math_pool.py), after why_refused() has kept out
 what only burns time (EVALUATION 3e). A timeout is 0.0 and counted; "failed", our own fault, is FAILED.
 
@@ -33,8 +33,8 @@ from typing import Any
 from endonym.lang.normalize import clean, latin_digits
 from endonym.lang.pack import pack, packs
 from endonym.rewards import math_pool
-from endonym.rewards.answer import box, clear, last_boxed, number
-from endonym.rewards.base import FAILED, Completion, column, question_text, reply_text
+from endonym.rewards.answer import affixes, box, clear, last_boxed, number
+from endonym.rewards.base import FAILED, Completion, column, question_text, raw_text, said
 from endonym.rewards.units import split_unit
 
 LONGEST = 2000
@@ -90,7 +90,7 @@ class Math:
         found = verdicts(
             [
                 (
-                    reply_text(completions[row]),
+                    raw_text(completions[row]),
                     str(golds[row]),
                     languages[row] or "",
                     question_text(prompts[row]) if prompts else "",
@@ -121,33 +121,28 @@ def verdicts(judged: Sequence[tuple[str, str, str, str]]) -> list[str]:
 
 def _before_algebra(reply: str, gold: str, language: str, question: str) -> str | tuple[str, str]:
     """The verdict where no algebra is needed, else the pair that math-verify is to compare."""
-    answer = answer_of(reply, language)
+    answer = answer_of(said(reply), language)
     if answer is None:
         return "different"
+    if not any(map(str.isalnum, answer)) or len(answer) > LONGEST:
+        return "unparsed"
     inner = last_boxed(gold)
     gold = gold if inner is None else inner
-    if not answer.strip() or len(answer) > LONGEST:
-        return "unparsed"
-    cleared = clear(answer, language)
-    if cleared and cleared == clear(gold, language):
-        return "equal"
     (found, unit), (wanted, gold_unit) = plain(answer, language), plain(gold, language)
+    if WORDS.search(_unwrapped(wanted)):
+        return "equal" if clear(answer, language) == clear(gold, language) else "different"
     if unit and gold_unit and unit != gold_unit:
         return "different"
+    if _squeezed(found) == _squeezed(wanted):
+        return "equal"
     value, target = value_of(found), value_of(wanted)
-    if target is not None:
-        if value is None:
-            return "different" if _is_read(found) else "unparsed"
+    if target is not None and value is not None:
         return "equal" if _same_number(value, target, answer, gold) else "different"
-    if WORDS.search(_unwrapped(wanted)):
-        return "different"
     if why_refused(found) or why_refused(wanted) or WORDS.search(_unwrapped(found)):
         return "unparsed"
-    if found.count("=") != wanted.count("="):
+    if target is not None or found.count("=") != wanted.count("="):
         return "different"
-    if _squeezed(found) != _squeezed(wanted) and _squeezed(found) in _squeezed(
-        plain(question, language)[0]
-    ):
+    if question and _squeezed(found) in _squeezed(plain(question, language)[0]):
         return "different"
     return wanted, found
 
@@ -166,6 +161,7 @@ def answer_of(reply: str, language: str) -> str | None:
     text = marked[-1] if marked else lines[-1]
     if marked:
         text = text[[m.end() for m in _markers().finditer(text)][-1] :].strip(" :：")
+    text = text[-LONGEST:]  # the patterns below take the square of its length at worst
     bare, _ = plain(text, language)
     if value_of(bare) is not None or not WORDS.search(_unwrapped(bare)):
         return text
@@ -198,6 +194,8 @@ def plain(text: str, language: str) -> tuple[str, str]:
             and text.endswith(closing)
         ):
             text = text[len(opening) : -len(closing)].strip()
+    for ending in affixes(language)[1]:  # ครับ, 입니다
+        text = text.removesuffix(ending).rstrip(" .")
     text = re.sub(r"\\(?:left|right|displaystyle|,|!|;|:)(?![a-zA-Z])", "", text)
     text, unit = split_unit(text.strip(" ."), language)
     if text.startswith("{") and text.endswith("}"):
@@ -244,6 +242,7 @@ def _primes(n: int) -> list[int]:
 
 def why_refused(text: str) -> str:
     """ "" if an expression may be given to a computer algebra, else what in it only burns time."""
+    text = text.replace("**", "^")
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -301,15 +300,11 @@ def _operand_end(text: str, at: int) -> int:
     return len(text)
 
 
-def _is_read(text: str) -> bool:
-    """Whether an answer that is no number is at least an expression, as far as can be told unread."""
-    return not WORDS.search(_unwrapped(text)) and not why_refused(text)
-
-
 def _unwrapped(text: str) -> str:
     """An expression without LaTeX's commands, so that what is left of words are words."""
     return COMMAND.sub(" ", text)
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"[\s{}]|\\left|\\right", "", text)
+    """Without the spaces and signs of size that mean nothing."""
+    return re.sub(r"\s|\\(?:left|right)(?![a-zA-Z])", "", text)

@@ -145,7 +145,6 @@ def verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     with _LOCK:
         if not _POOL:
             _POOL.append(Pool())
-            atexit.register(_close)
     return _POOL[0].verdicts(pairs)
 
 
@@ -167,4 +166,5 @@ def _forget() -> None:
     _POOL.clear()
 
 
+atexit.register(_close)
 os.register_at_fork(after_in_child=_forget)

@@ -226,6 +226,7 @@ class Sandbox:
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
             planted = Path(folder) / "secret"
             planted.write_text(secret)
+            Path(folder).chmod(0o755)  # for all to read, so that only the sandbox is in the way
             door.bind(b"\0endonym-" + secret.encode())
             door.listen()
             probe = canary.PROGRAM.format(

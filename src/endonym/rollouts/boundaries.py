@@ -12,6 +12,7 @@ import numpy as np
 from endonym.rollouts.vocabularies import markers
 from endonym.tokenizer.folder import Tokenizer
 
+
 @dataclass(frozen=True)
 class Span:
     """Tokens [first, last) of the student's answer, and [begin, end) of the teacher's: the same bytes."""

@@ -116,17 +116,17 @@ class Distilled:
         stretch_of(rows_per_step, (0, parts))
         self.fitting = [np.flatnonzero(one.prompt_lengths < row_length) for one in self.sources]
         self.num_rows = [len(each) for each in self.fitting]
-        empty = [
+        idle = [
             one.name
             for one, count, weight in zip(
                 self.sources, self.num_rows, weights or [1] * len(self.sources), strict=True
             )
             if weight and not count
         ]
-        if empty:
+        if idle if weights else not sum(self.num_rows):
             raise DataError(
                 "there is nothing to ask",
-                where=", ".join(empty),
+                where=", ".join(idle),
                 wanted=f"a prompt of fewer than {row_length} tokens",
                 do="choose longer rows, or give other data",
             )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -163,7 +162,7 @@ assert set(_COLUMNS) == {each.name for each in fields(Rollout)}
 
 def _told(name: str, value: Any) -> Any:
     if name in _FLOATS:
-        return np.asarray(value, np.float32)
+        return [float(each) for each in value]
     if name == "reward":
         return None if math.isnan(value) else value
     if name == "parts":

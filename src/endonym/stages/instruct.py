@@ -65,7 +65,10 @@ def instruct(
     if has_teacher:
         figures["calls"] = {
             name: {"asked": each.asked, "failed": each.failed}
-            for name, each in {"teacher": chat, "judge": judge}.items()
+            for name, each in {
+                "teacher": chat,
+                **({"judge": judge} if config.judge else {}),
+            }.items()
         }
     figures |= {"conversations": count, "steps": {name: dict(each) for name, each in steps.items()}}
     figures |= {f"by_{name}": dict(sorted(each.items())) for name, each in by.items()}

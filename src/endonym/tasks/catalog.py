@@ -37,6 +37,7 @@ from endonym.data.document import Conversation
 from endonym.lang.citations import section_number
 from endonym.lang.normalize import compose
 from endonym.rewards.answer import last_boxed, number
+from endonym.rewards.ifeval import checks_of
 from endonym.tasks.base import Item
 from endonym.tasks.choice import show
 
@@ -60,7 +61,8 @@ class Entry(Config):
     task: str
     id: str
     doc_to_text: str
-    doc_to_target: str
+    doc_to_target: str = "''"
+    """Constraints need none: a reply is judged by its checks."""
     doc_to_choice: str = "[]"
     doc_to_context: str = ""
     doc_to_language: str | None = None
@@ -141,8 +143,17 @@ def citations(text: str) -> list[dict[str, str]]:
         return []
 
 
+def thai_checks(name: str, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks of a constraint of thai_ifeval_train; what no program can tell is not among them."""
+    from endonym.tasks.thai_constraints import checks_of as thai_checks_of
+
+    return thai_checks_of(name, kwargs)[0]
+
+
 READERS: dict[str, Any] = {
     "citations": citations,
+    "ifeval_checks": checks_of,
+    "thai_checks": thai_checks,
     "unescaped": unescaped,
     "numbered": numbered,
     "lettered": lettered,
@@ -269,8 +280,10 @@ def _item(name: str, number_: int, line: str) -> tuple[Item, str] | str:
         target, checks = compiled.target(**row), compiled.checks(**row)
         row["shown"] = show(options)
         text = {field: template.render(**row) for field, template in compiled.templates.items()}
-    except (UndefinedError, LookupError, TypeError, AttributeError):
+    except (UndefinedError, LookupError, TypeError, ValueError, AttributeError):
         return "a column is missing or of another kind"
+    except DataError:
+        return "a check that cannot be read"
     if known.kind == "choice":
         options = [str(option).strip() for option in options]
         if len(options) < 2 or not all(options):
@@ -281,6 +294,9 @@ def _item(name: str, number_: int, line: str) -> tuple[Item, str] | str:
             return "no readable gold answer"
         if not 0 <= target < len(options):
             return "gold answer names no option"
+    elif known.kind == "constraint":
+        if not checks:
+            return "no check"
     elif target is None or not str(target).strip():
         return "no readable gold answer"
     item = Item(

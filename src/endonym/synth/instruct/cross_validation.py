@@ -51,12 +51,18 @@ def cross_validated(
 ) -> list[Verified]:
     """The candidates that agree with themselves. Counted: why the others were dropped, cases without a
     function that agrees, functions by what became of them (kept, fails, inaccurate, one-sided)."""
-    found = []
-    for candidate in candidates:
+    fit = [
+        len(each.functions) >= minimums.functions and len(each.cases) >= minimums.cases
+        for each in candidates
+    ]
+    jobs = []
+    for candidate in (each for each, fits in zip(candidates, fit) if fits):
         inputs = [views(reply, language) for reply, _ in candidate.cases]
-        results = {}
-        if len(candidate.functions) >= minimums.functions and len(inputs) >= minimums.cases:
-            results = {each: runner.results(each, inputs) for each in candidate.functions}
+        jobs += [(source, inputs) for source in candidate.functions]
+    done = iter(runner.every(jobs))
+    found = []
+    for candidate, fits in zip(candidates, fit):
+        results = {source: next(done) for source in candidate.functions} if fits else {}
         reason, kept = _judged(candidate, results, minimums, counts)
         counts[reason] += 1
         if kept is not None:

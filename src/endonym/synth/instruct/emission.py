@@ -26,11 +26,10 @@ from endonym.synth.instruct.composition import Pair
 from endonym.synth.instruct.journal import Journal
 from endonym.synth.instruct.pool import FUNCTION, form, translated
 from endonym.synth.instruct.prompts import prompt
+from endonym.synth.instruct.verification import LITERAL
 
 if TYPE_CHECKING:
     from endonym.synth.instruct.pipeline import Sample
-
-LITERAL = re.compile(r"“[^”]*”|‘[^’]*’|\"[^\"]*\"|「[^」]*」|«[^»]*»|(?<!\w)'[^']*'(?!\w)|\d+")
 
 
 @dataclass(frozen=True)

@@ -171,12 +171,11 @@ def _edit(
     steps["editing"]["reply as it was" if reply == query.reply else "reply edited"] += 1
     said_in = random.choice(settings.languages)
     constraint = pool.spoken(kind, draft.drawn, query.language, said_in)
-    if all_hold([reply], constraint.check, query.language, None) != [True]:
+    if all_hold([(reply, constraint.check, query.language)], None) != [True]:
         steps["verification"][f"does not obey: {kind.name}"] += 1
         return None
     steps["verification"]["obeys"] += 1
-    asked = f"{query.text}\n{constraint.texts[0]}"
-    reason = foreign(reply, asked, query.language).partition(":")[0]
+    reason = foreign(reply, query.text, query.language, constraint.texts[0]).partition(":")[0]
     steps["foreign script"][reason or "in its scripts"] += 1
     return None if reason else (constraint, reply)
 
@@ -209,27 +208,20 @@ def _told(
 def _obeying(
     samples: Sequence[Sample], runner: Runner | None, counts: Counter[str]
 ) -> list[Sample]:
-    """The samples whose reply obeys; replies to one constraint are checked together."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for place, each in enumerate(samples):
+    """The samples whose reply obeys."""
+    asked = []
+    for each in samples:
         pair = each.told.pair
-        is_made = pair.constraint.check["type"] == pool.FUNCTION
-        name = pair.constraint.name if is_made else str(place)
-        groups.setdefault((name, pair.query.language), []).append(place)
-    verdicts: dict[int, bool | None] = {}
-    for (_, language), places in groups.items():
-        check = samples[places[0]].told.pair.constraint.check
-        replies = [samples[place].reply for place in places]
-        verdicts.update(zip(places, all_hold(replies, check, language, runner)))
+        asked.append((each.reply, pair.constraint.check, pair.query.language))
+    verdicts = all_hold(asked, runner)
     names = {True: "obeys", False: "does not obey", None: "not verified: a function failed"}
-    counts.update(names[verdict] for verdict in verdicts.values())
-    return [each for place, each in enumerate(samples) if verdicts[place]]
+    counts.update(names[verdict] for verdict in verdicts)
+    return [each for each, verdict in zip(samples, verdicts) if verdict]
 
 
 def _in_script(sample: Sample, counts: Counter[str]) -> bool:
     query = sample.told.pair.query
-    asked = f"{query.text}\n{sample.told.text}"
-    reason = foreign(sample.reply, asked, query.language).partition(":")[0]
+    reason = foreign(sample.reply, query.text, query.language, sample.told.text).partition(":")[0]
     counts[reason or "in its scripts"] += 1
     return not reason
 

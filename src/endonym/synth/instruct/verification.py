@@ -40,6 +40,8 @@ WRITTEN_IN = {
 word of another language."""
 
 
+LITERAL = re.compile(r"“[^”]*”|‘[^’]*’|\"[^\"]*\"|「[^」]*」|«[^»]*»|(?<!\w)'[^']*'(?!\w)|\d+")
+"""What an instruction wants word for word: what stands in quotation marks, and numbers."""
 SIGN = re.compile(
     "(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])"
 )
@@ -47,33 +49,45 @@ SIGN = re.compile(
 
 
 def all_hold(
-    replies: Sequence[str], check: dict[str, Any], language: str, runner: Runner | None
+    asked: Sequence[tuple[str, dict[str, Any], str]], runner: Runner | None
 ) -> list[bool | None]:
-    """Whether each reply obeys a check; None where that cannot be said: a function fails on it, or the
-    sandbox does. A check that holds functions needs a runner, which runs each once for all replies."""
-    if check["type"] != FUNCTION:
-        return [applies(check) and obeys(reply, check) for reply in replies]
-    inputs = [views(reply, language) for reply in replies]
-    said: list[list[bool | None]] = [[] for _ in replies]
-    for source in check["functions"]:
-        results = runner.results(source, inputs)
-        for place, one in enumerate(said):
-            one.append(None if results is None else results[place])
-    return [False if False in one else None if None in one else True for one in said]
+    """Whether each (reply, check, its language) holds; None where that cannot be said: a function fails
+    on the reply, or the sandbox does. Checks that hold functions need a runner, which runs each function
+    once for all its replies."""
+    found: list[bool | None] = [None] * len(asked)
+    groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    for place, (reply, check, language) in enumerate(asked):
+        if check["type"] == FUNCTION:
+            groups.setdefault((tuple(check["functions"]), language), []).append(place)
+        else:
+            found[place] = applies(check) and obeys(reply, check)
+    jobs = []
+    for (functions, language), places in groups.items():
+        inputs = [views(asked[place][0], language) for place in places]
+        jobs += [(source, inputs) for source in functions]
+    done = iter(runner.every(jobs)) if jobs else iter(())
+    for (functions, _), places in groups.items():
+        results = [next(done) for _ in functions]
+        for number, place in enumerate(places):
+            said = [None if each is None else each[number] for each in results]
+            found[place] = False if False in said else None if None in said else True
+    return found
 
 
-def foreign(reply: str, asked: str, language: str) -> str:
+def foreign(reply: str, query: str, language: str, instruction: str = "") -> str:
     """ "" where a reply keeps to the scripts that it may use, else why not.
 
-    asked: the query and its constraint. Reasons are those of lang/script.py's why_not; a reply without
-    letters is in no script.
+    instruction: the constraint in words. What it names counts as asked for, and so do the letters of
+    its quoted literals; its other letters are only the language that it happens to be told in.
+    Reasons are those of lang/script.py's why_not. A reply without letters is in no script.
     """
     reply = SIGN.sub(" ", reply)
     found = counts(reply)
     if not found:
         return ""
-    allowed = set(pack(language).scripts) | set(counts(asked)) - {"Latn"}
-    named = named_scripts(asked, language)
+    quoted = " ".join(LITERAL.findall(instruction))
+    allowed = set(pack(language).scripts) | set(counts(f"{query} {quoted}")) - {"Latn"}
+    named = named_scripts(f"{query}\n{instruction}", language)
     if "Latn" not in named:
         return why_not(reply, allowed | named)
     outside = sorted(code for code in found if code not in allowed | named)
