@@ -8,7 +8,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +154,6 @@ def cost(sandbox: Sandbox, runs: int) -> dict[str, Any]:
         "plain_cpu": statistics.median(cpu for _, cpu in plain),
         "runs_per_second": 4 * runs / many,
         "runs_per_cpu_second": 4 * runs / many_cpu,
-        "threads_left": threading.active_count() - 1,
         "left": living_children(),
     }
 

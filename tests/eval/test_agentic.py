@@ -114,7 +114,11 @@ def test_the_model_itself_is_asked_and_samples_differ(tmp_path):
     found = agentic_answers(
         net, tokenizer(), items(3), NoTools(), DRAWN, context(tmp_path), samples=2, max_tokens=5
     )
-    prompts = [tokenizer().encode_prompt(item.messages) for item in items(3) for _ in (0, 1)]
+    prompts = [
+        tokenizer().encode_prompt(NoTools().reset(asked(item.messages[0]["content"]), 0)[1])
+        for item in items(3)
+        for _ in (0, 1)
+    ]
     backend = agentic.Own(net, "w")
     wanted = episodes(
         backend, tokenizer(), NoTools(),

@@ -196,7 +196,9 @@ def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block():
 def test_the_cache_is_as_large_as_the_decoder_makes_it():
     model = Decoder(config("windows"))
     cache = model.new_cache(3, 100)
-    assert cache_bytes(model.config, 3, 100, 4) == sum(each.nbytes for each in cache.pairs)
+    assert cache_bytes(model.config, 3, 100, 4) == sum(
+        each.nbytes for each in cache.keys + cache.values
+    )
 
 
 def test_windows_shrink_the_cache_as_published():

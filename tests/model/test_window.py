@@ -169,12 +169,12 @@ def test_a_single_padded_row_sees_no_padding():
 
 def test_sliding_layers_hold_a_window_only():
     cache = model().new_cache(2, 40)
-    assert [each.shape[1] for each in cache.pairs] == [5, 5, 5, 40]
-    assert [each.shape[1] for each in model().new_cache(2, 3).pairs] == [3, 3, 3, 3]
+    assert [each.shape[2] for each in cache.keys] == [5, 5, 5, 40]
+    assert [each.shape[2] for each in model().new_cache(2, 3).keys] == [3, 3, 3, 3]
     # K-EXAONE at 256K: 12 layers of 262,144 tokens and 36 of 128 against 48 of 262,144
     windows = ([128] * 3 + [None]) * 12
     big = KVCache(windows, 1, 262144, 8, 128, torch.bfloat16, torch.device("meta"))
-    slots = sum(each.shape[1] for each in big.pairs)
+    slots = sum(each.shape[2] for each in big.keys)
     assert slots / (48 * 262144) == pytest.approx(0.2504, abs=5e-5)
 
 

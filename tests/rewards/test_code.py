@@ -26,17 +26,9 @@ from endonym.rewards.code import Code, code, extract, grade
 from endonym.rewards.equality import equal, same_output
 from endonym.rewards.functions import Outcome, driver, outcomes
 from endonym.rewards.program_tests import Call, Stream, read_tests
-from endonym.rewards.sandbox import Run, Sandbox
+from endonym.rewards.sandbox import Run
 
 HONEST = list(solutions())
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    try:
-        return Sandbox.open(idle=0.5, workers=4)
-    except MachineError as error:
-        pytest.skip(f"no sandbox here: {error}")
 
 
 @pytest.mark.parametrize(

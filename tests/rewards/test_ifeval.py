@@ -114,6 +114,27 @@ def test_json_that_would_break_a_reader_fails():
     assert obeys(json.dumps({"a": [[[]]]}), check)
 
 
+HUGE = [
+    *("[" * 100_000, "<<" * 50_000, "\n" * 100_000 + "a", "*" * 100_000, "* " * 50_000),
+    *("{" + " " * 100_000 + "}", " " * 100_000 + "a", "\n-" * 50_000, "a" * 100_000, "1" * 100_000),
+    *(
+        "P.S." * 25_000,
+        "Section 1 " * 10_000,
+        "***\n" * 25_000,
+        "``` " * 25_000,
+        "\u200d" * 100_000,
+    ),
+]
+
+
+@pytest.mark.parametrize("name, arguments", [(n, a) for n, code, a, *_ in CASES if code == "en"])
+def test_huge_replies_do_not_take_the_square_of_their_length(name, arguments):
+    """A pattern that does takes minutes here."""
+    [check] = checks_of([name], [arguments], "en")
+    for reply in HUGE:
+        obeys(reply, check)
+
+
 def test_the_eight_forms():
     forms = loose_forms("one\n*two*\nthree")
     assert forms[:4] == ["one\n*two*\nthree", "*two*\nthree", "one\n*two*", "*two*"]

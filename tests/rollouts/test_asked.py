@@ -20,6 +20,39 @@ def test_the_last_assistants_turn_is_the_answer():
     assert parted(Prompt("d", [USER, SAID, again])) == ([USER, SAID, again], None)
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "search_law",
+        "description": "Finds sections.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+
+
+def test_of_a_conversation_with_tools_all_before_the_last_words_is_the_prompt(tmp_path):
+    call = {"id": "a", "type": "function"}
+    call["function"] = {"name": "search_law", "arguments": {"query": "water"}}
+    messages = [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "section 12: the water"},
+        SAID,
+    ]
+    words, row = tokenizer(), Conversation("a", messages, tools=[TOOL])
+    made = Asked.build(tmp_path / "a", [row], words, key="k")
+    prompt, answer = words.decode(made.prompt(0).tolist()), words.decode(made.answer(0).tolist())
+    for told in ("search_law", "Finds sections.", '"query"', "section 12: the water"):
+        assert told in prompt
+    assert answer.startswith(SAID["content"]) and "section" not in answer
+    ids, _ = words.encode_chat(messages, [TOOL])
+    both = [*made.prompt(0).tolist(), *made.answer(0).tolist()]
+    assert both == ids[: len(both)]
+    # a call that comes last is an answer as well
+    last = Asked.build(tmp_path / "b", [Conversation("b", messages[:2])], words, key="k")
+    assert "search_law" in words.decode(last.answer(0).tolist())
+
+
 def test_ids_are_those_of_training_whatever_the_weights_say():
     words = tokenizer()
     ids, learnt = words.encode_chat([USER, SAID, USER, SAID])

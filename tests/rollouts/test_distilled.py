@@ -185,9 +185,34 @@ def test_an_answer_keeps_to_its_room(sources, tmp_path):
     assert found["rows"] == found["on_policy"] == 30 and found["truncated"] > 0
     assert found["sources"]["talks"]["rows"] + found["sources"]["prompts"]["rows"] == 30
     assert found["languages"]["th"] == found["origins"]["prompts"] == found["sources"]["prompts"]
-    # of answers of the data the beginning is kept, and of prompts without room nothing
-    short = loader(sources, tmp_path, lmbda=0.0, row_length=length - 2, trainee=False)
-    assert sum(row["dropped"] for row in short.report(0)) > 0
+
+
+def made_without(sources, tmp_path, row_length):
+    return loader(sources, tmp_path, trainee=False, row_length=row_length, lmbda=0.0).report(0)
+
+
+def test_what_has_no_room_is_left_out_and_counted(sources, tmp_path):
+    talks, prompts = sources
+    both = talks.prompt_lengths + talks.answer_lengths
+    short = int(np.median(both))
+    dropped = {row["source"]: row["dropped"] for row in made_without(sources, tmp_path, short)}
+    assert dropped == {
+        "talks": int((both > short).sum()), "prompts": int((prompts.prompt_lengths >= short).sum())
+    }  # fmt: skip
+    assert 0 < dropped["talks"] < 20
+    # an answer of the data takes no room where it is not asked for, and none is ever cut off
+    made = loader(sources, tmp_path, trainee=False, row_length=short, lmbda=1.0)
+    assert made.too_long == int((talks.prompt_lengths >= short).sum()) + dropped["prompts"]
+    made = loader(sources[:1], tmp_path, row_length=short, lmbda=0.0)
+    for each in made.taken(0):
+        assert (
+            each.answer.tolist() == talks.answer(each.turn.row).tolist() and each.finish == "stop"
+        )
+    # nor where the teacher has less room than a row
+    rooms = [np.full(20, int(talks.answer_lengths.min())), np.full(10, 3)]
+    made = loader(sources, tmp_path, row_length=64, lmbda=0.5, rooms=rooms)
+    assert made.num_rows == [int((talks.answer_lengths <= rooms[0]).sum()), 10]
+    assert all(len(each.answer) <= 3 for each in made.taken(0) if each.turn.source == 1)
     with pytest.raises(DataError, match="nothing to ask"):
         loader(sources, tmp_path, row_length=3, trainee=False)
 

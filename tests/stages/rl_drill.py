@@ -26,7 +26,7 @@ SETTINGS = {
     "max_prompt": 40,
     "learning_rate": 3e-3,
     "sampling": {"max_tokens": 6, "temperature": 1.0},
-    "knowledge": {"rows": 3},
+    "ink": {"rows": 3},
     "precision": "float32",
 }
 

@@ -223,9 +223,27 @@ def test_top_k_with_a_tail_lies_between(tmp_path, inputs):
     assert first["all"] == first["whole"] > first["tail"] > 0
 
 
-def test_what_does_not_fit_is_refused(tmp_path, inputs):
-    with pytest.raises(RecipeError, match=r"model's context.*(\n.*)*row_length = 128"):
-        run(tmp_path, inputs, "long", row_length=512, max_completion=256)
+def test_what_does_not_fit_is_left_out_and_counted(tmp_path, inputs, monkeypatch):
+    """One long conversation does not stop a run, whatever the row length; both contexts are 128."""
+    told = []
+    monkeypatch.setattr(
+        "endonym.core.console.Console.note", lambda _, text, *more: told.append(text)
+    )
+    data = {**inputs["data"], "long": talk(tmp_path / "long", 1, "the water", ENGLISH * 9)}
+    given = inputs | {"data": data}
+    found, out = run(tmp_path, given, "run", row_length=512, max_completion=256, lmbda=0, steps=6)
+    assert found.figures["too_long"] == found.figures["mixture"]["long"]["dropped"] == 1
+    assert any("1 prompts do not fit 128 tokens" in text for text in told)
+    rows = pq.read_table(out / "rollouts" / "000000.parquet").to_pylist()
+    assert all(len(row["tokens"]) < 128 for row in rows)
+    # what the student alone answers needs no room for the data's answer
+    found, _ = run(tmp_path, given, "drawn", lmbda=1)
+    assert found.figures["too_long"] == 0
+    with pytest.raises(DataError, match="where: long"):
+        run(tmp_path, given, "mixed", lmbda=0, mixture={"chat": 1, "long": 1})
+
+
+def test_what_cannot_be_is_refused(tmp_path, inputs):
     with pytest.raises(RecipeError, match="tail goes with top_k"):
         DistillConfig.read({"tail": True})
     with pytest.raises(RecipeError, match="not defined for alignment"):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from endonym.core.artifact import Artifact
-from endonym.core.errors import DataError
+from endonym.core.errors import DataError, RecipeError
 from endonym.data.sections import write_sections
 from endonym.eval import agentic, run
 from endonym.eval.agentic import AgenticReply
@@ -154,6 +154,13 @@ def test_a_library_of_two_languages_is_refused(tmp_path, parts):
     write_sections(shelf, bylaws.sections("th", ["text"]) + bylaws.sections("ko", ["text"]))
     with pytest.raises(DataError, match="one language"):
         scored(tmp_path, parts, library=True)
+
+
+@pytest.mark.parametrize("settings", [{"tries": 2}, {"also": ["foreign"]}, {"also": ["sampled"]}])
+def test_sampled_figures_need_a_temperature(settings):
+    with pytest.raises(RecipeError, match="sampled_at above 0"):
+        EvaluateConfig.read({"sampled_at": 0.0, **settings})
+    assert EvaluateConfig.read({"sampled_at": 0.0, "also": ["contains"]}).also == ["contains"]
 
 
 def test_a_label_may_be_anything():

@@ -201,7 +201,7 @@ def teacher(monkeypatch, tmp_path):
 
 @BWRAP
 def test_all_nine_steps_with_a_model(tmp_path, teacher):
-    rows, outcome = run_model(tmp_path)
+    rows, outcome = run_model(tmp_path, per_query=42)  # every constraint
     steps = outcome.figures["steps"]
     assert steps["pool"]["placeholder"] == 1 and steps["pool"]["kept"] == 4
     assert steps["verifiers"]["functions"] == 12

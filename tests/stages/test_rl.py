@@ -128,7 +128,7 @@ def weights(out):
 
 
 def test_end_to_end(tmp_path, inputs):
-    outcome, out = run(tmp_path, inputs, text=True, knowledge={"rows": 3, "rho": 1.0, "lmbda": 0.5})
+    outcome, out = run(tmp_path, inputs, text=True, ink={"rows": 3, "rho": 1.0, "lmbda": 0.5})
     figures, log = outcome.figures, lines(out)
     assert figures["steps"] == figures["text_steps"] == 3
     assert figures["prompts"] == 11 and figures["too_long"] == 0
@@ -174,13 +174,15 @@ def test_a_mixture_gives_each_label_its_share(tmp_path, inputs):
 # --- InK ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("knowledge", [{"lmbda": 0.0, "rho": 1.0}, {"lmbda": 5.0, "rho": 0.0}])
-def test_without_weight_or_chance_it_is_grpo_bit_for_bit(tmp_path, inputs, knowledge):
+@pytest.mark.parametrize("never", [{"lmbda": 0.0, "rho": 1.0}, {"lmbda": 5.0, "rho": 0.0}])
+def test_without_weight_or_chance_it_is_grpo_bit_for_bit(tmp_path, inputs, never):
     _, plain = run(tmp_path, inputs, "plain")
-    _, ink = run(tmp_path, inputs, "ink", text=True, knowledge={"rows": 3, **knowledge})
-    assert weights(plain) == weights(ink)
+    _, ink = run(tmp_path, inputs, "ink", text=True, ink={"rows": 3, **never})
+    assert weights(plain) == weights(ink) and lines(plain) == [
+        {name: value for name, value in line.items() if name != "text"} for line in lines(ink)
+    ]
     _, real = run(
-        tmp_path, inputs, "real", text=True, knowledge={"rows": 3, "lmbda": 1e-3, "rho": 1.0}
+        tmp_path, inputs, "real", text=True, ink={"rows": 3, "lmbda": 1e-3, "rho": 1.0}
     )
     assert weights(plain) != weights(real)
 
@@ -199,7 +201,7 @@ def test_knowledge_teaches_what_rollouts_do_not_hold(tmp_path, inputs):
     settings = {"steps": 25, "learning_rate": 3e-3} | own(tmp_path, "float(len(text) % 2)")
     _, plain = run(tmp_path, inputs, "plain", **settings)
     _, ink = run(
-        tmp_path, inputs, "ink", text=True, knowledge={"rows": 9, "lmbda": 1.0}, **settings
+        tmp_path, inputs, "ink", text=True, ink={"rows": 9, "lmbda": 1.0}, **settings
     )
     before = known(inputs["model"].path)
     assert known(ink) > before + 3 and known(plain) < before + 0.5
@@ -234,7 +236,7 @@ def test_a_judge_that_is_down_costs_the_step_and_not_the_run(tmp_path, inputs):
     outcome, out = run(tmp_path, inputs, **settings)
     assert [line["skipped"] for line in lines(out)] == ["no weight"] * 3
     assert outcome.figures["failed"] == 1.0
-    _, out = run(tmp_path, inputs, "ink", text=True, knowledge={"rows": 3, "rho": 1.0}, **settings)
+    _, out = run(tmp_path, inputs, "ink", text=True, ink={"rows": 3, "rho": 1.0}, **settings)
     assert all("skipped" not in line and line["loss"] > 0.1 for line in lines(out))
 
 
@@ -344,7 +346,7 @@ def test_packing_changes_nothing_but_the_rows(tmp_path, inputs):
 )
 def test_two_processes_learn_as_one_does(tmp_path, inputs, settings, monkeypatch):
     monkeypatch.setattr(launch, "START", "fork")  # saves the imports
-    settings = own(tmp_path, "float(len(text) % 2)") | {"knowledge": {"rows": 3}} | settings
+    settings = own(tmp_path, "float(len(text) % 2)") | {"ink": {"rows": 3}} | settings
     found = []
     for processes in (1, 2):
         outcome, out = run(tmp_path, inputs, f"p{processes}", processes=processes, **settings)
@@ -435,5 +437,5 @@ def test_settings_that_cannot_be_meant(tmp_path, inputs, settings, told):
 
 
 def test_a_mixture_of_knowledge_that_is_not_there(tmp_path, inputs):
-    with pytest.raises(RecipeError, match=r"knowledge\.mixture"):
-        run(tmp_path, inputs, text=True, knowledge={"mixture": {"txt": 1.0}})
+    with pytest.raises(RecipeError, match=r"ink\.mixture"):
+        run(tmp_path, inputs, text=True, ink={"mixture": {"txt": 1.0}})

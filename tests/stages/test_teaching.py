@@ -7,6 +7,7 @@ import torch
 
 from endonym.core.artifact import Artifact
 from endonym.core.errors import DataError, RecipeError
+from endonym.data.document import Conversation
 from endonym.model import hf
 from endonym.rollouts.states import States
 from endonym.rollouts.vocabularies import same
@@ -14,7 +15,7 @@ from endonym.stages.states import StatesConfig, states
 from endonym.tokenizer.folder import Backend, Tokenizer
 from endonym.tokenizer.train import train
 from eval.tiny import ENGLISH, THAI, context, model, tokenizer
-from stages.test_distill import lines, run, start, talk, weights
+from stages.test_distill import artifact, lines, run, start, talk, weights
 
 SMALL = {"lmbda": 0, "steps": 2, "row_length": 64}
 
@@ -107,8 +108,10 @@ def test_ids_dealt_out_otherwise_are_matched_by_name(tmp_path, inputs):
     )
     # and an answer of the teacher's comes back in the student's ids
     given = inputs | {"teacher": folder(tmp_path / "again", moved, other)}
-    _, mine = run(tmp_path, inputs, "mine", **SMALL, references="teacher")
-    _, its = run(tmp_path, given, "its", **SMALL, references="teacher")
+    # (the most probable one: a draw goes through the tokens by their ids)
+    settings = {**SMALL, "references": "teacher", "sampling": {"temperature": 0}}
+    _, mine = run(tmp_path, inputs, "mine", **settings)
+    _, its = run(tmp_path, given, "its", **settings)
     assert lines(its)[0]["tokens"] == lines(mine)[0]["tokens"]
     assert first(its) == pytest.approx(first(mine), rel=1e-5)
 
@@ -251,6 +254,51 @@ def test_a_cache_that_was_cut_off_goes_on_by_whole_shards(tmp_path, inputs, monk
     assert made == files[-len(made) :] and 0 < len(made) < len(files)
     for name in [*files, "keys.npy", "places.npy"]:
         assert (late.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def long_talk(count, words):
+    said = [("user", ENGLISH[:20]), ("assistant", " ".join(["water"] * words))]
+    return [
+        Conversation(f"long{n}", [{"role": role, "content": f"{text} {n}"} for role, text in said])
+        for n in range(count)
+    ]
+
+
+def test_what_is_too_long_for_the_cache_is_left_out_of_both(tmp_path, inputs):
+    folder = tmp_path / "long"
+    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 30))
+    given = inputs | {"data": {**inputs["data"], "long": long}}
+    kept = cache(tmp_path, given)
+    assert (kept.figures["rows"], kept.figures["too_long"], kept.figures["without"]) == (12, 3, 0)
+    late = {"model": inputs["model"], "states": kept, "data": given["data"]}
+    # whether a row of the distillation would have room for them or not
+    for name, length in (("as long", 64), ("longer", 128)):
+        found, _ = run(tmp_path, late, name, **SMALL | {"row_length": length})
+        assert found.figures["too_long"] == 3 and found.figures["drawn"]["rows"] == 8
+    # and a cache of more than a distillation has room for serves it
+    wide = cache(tmp_path, given, "wide", row_length=500)
+    assert wide.figures["rows"] == 15 and wide.figures["too_long"] == 0
+    found, _ = run(tmp_path, late | {"states": wide}, "narrow", **SMALL)
+    assert found.figures["too_long"] == 3
+    with pytest.raises(DataError, match="nothing to keep"):
+        cache(tmp_path, given, "none", row_length=9)
+
+
+def test_what_the_teacher_has_no_room_for_is_left_out(tmp_path, inputs):
+    """Its context is shorter than the student's, or filled by a text that it alone reads."""
+    answered = max(len(tokenizer().encode_chat(row.messages)[0]) for row in long_talk(3, 8))
+    folder = tmp_path / "long"
+    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 8))
+    given = inputs | {
+        "teacher": start(tmp_path / "short", model(1, answered)),
+        "data": {**inputs["data"], "long": long},
+    }
+    plain, _ = run(tmp_path, given, "plain", **SMALL | {"row_length": 128})
+    assert plain.figures["too_long"] == 0
+    told, _ = run(
+        tmp_path, given, "told", **SMALL | {"row_length": 128}, teacher_prompt_prefix="Answer in Thai."
+    )  # fmt: skip
+    assert told.figures["too_long"] == 3
 
 
 def test_what_kept_states_cannot_serve_is_refused(tmp_path, inputs):

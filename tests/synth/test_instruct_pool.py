@@ -11,7 +11,8 @@ from endonym.rewards.ifeval import IFEVAL
 from endonym.synth.instruct import editing, pool
 from endonym.synth.instruct.chat import Answer
 from endonym.synth.instruct.composition import Query, composed, drawing, query_of
-from endonym.synth.instruct.editing import EDITS, Draft
+from endonym.synth.instruct.draft import Draft, is_plain
+from endonym.synth.instruct.editing import EDITS
 from endonym.synth.instruct.journal import Journal
 from synth.scripted import Scripted
 
@@ -119,7 +120,10 @@ def test_golden_edits_of_thai():
     two = "กินข้าวก่อน\nแล้วไปทำงาน"
     assert editing.edit(draft(two, "numbered")) == "1. กินข้าวก่อน\n2. แล้วไปทำงาน"
     assert editing.edit(draft(two, "paragraphs_stars")) == "กินข้าวก่อน\n***\nแล้วไปทำงาน"
-    assert editing.edit(draft("1. ก\n2) ข", "lines_exactly")) == "ก\nข"
+    listed = "มีดังนี้\n1. ก\n2) ข\nเป็นต้น"
+    assert editing.edit(draft(listed, "numbered")) == "มีดังนี้\n1. ก\n2. ข\nเป็นต้น"
+    assert editing.edit(draft(listed, "bullets")).replace("*", "-") == "มีดังนี้\n- ก\n- ข\nเป็นต้น"
+    assert editing.edit(draft("ก\n\nข", "lines_exactly")) == "ก\nข"
     assert editing.edit(draft("มี 1,250 บาท, ครับ", "no_comma")) == "มี 1250 บาท ครับ"
     assert editing.edit(draft("ปี 2567", "thai_digits")) == "ปี ๒๕๖๗"
     assert editing.edit(draft("ไปได้ค่ะ", "particle", text="ค่ะ")) == "ไปได้ค่ะ"
@@ -144,6 +148,32 @@ def test_a_keyword_is_no_piece_of_another_word():
     assert "ปลา" not in known
 
 
+def test_a_piece_of_a_word_that_the_dictionary_lacks_is_no_keyword():
+    known = draft("ดิพลอยด์เป็นแฮพลอยด์ในเซลล์สืบพันธุ์", "keyword").keywords()
+    assert "อยด์" not in known and known
+
+
+def test_a_number_at_the_head_of_a_line_is_no_marker_without_a_space():
+    reply = editing.edit(draft("3.5 เมตร\n1. สูง\n2. ต่ำ\n-2 องศา", "numbered"))
+    assert reply == "3.5 เมตร\n1. สูง\n2. ต่ำ\n-2 องศา"
+
+
+def test_one_line_is_cut_into_sentences_where_marks_show_them():
+    assert draft("We ate rice. Then we slept.", "bullets", "en").parts() == [
+        "We ate rice.",
+        "Then we slept.",
+    ]
+    assert draft("We ate rice. Good.", "bullets", "en").parts() == ["We ate rice. Good."]
+    one = "เรากินข้าวแล้ว จากนั้นเราก็เข้านอนกันแต่หัวค่ำ"
+    assert draft(one, "bullets").parts() == [one]
+
+
+def test_highlights_do_not_touch():
+    for seed in range(30):
+        reply = editing.edit(draft("เลขอะตอมของธาตุคาร์บอน", "highlights", seed=seed))
+        assert reply is None or "**" not in reply
+
+
 def test_korean_keywords_lose_their_particles():
     known = draft("학교에서 친구를 만났습니다.", "keyword", "ko").keywords()
     assert "학교" in known and "친구" in known
@@ -154,7 +184,7 @@ def test_korean_keywords_lose_their_particles():
     "reply", ["```python\nx\n```", "คำตอบคือ \\boxed{3}", "| a | b |\n| 1 | 2 |", " "]
 )
 def test_code_formulas_and_tables_are_left_alone(reply):
-    assert not editing.is_plain(reply)
+    assert not is_plain(reply)
 
 
 def test_a_language_without_constraints_says_what_to_do():

@@ -107,7 +107,9 @@ def test_many_calls_and_long_ones_cost_little():
     begin = time.process_time()
     many = parse_reply(wrapped('{"name": "a", "arguments": {}}') * 100_000)
     assert len(many["tool_calls"]) == MAX_CALLS
-    assert many["malformed"][0] == {"place": MAX_CALLS, "error": "too many calls"}
+    assert many["malformed"] == [{"place": MAX_CALLS, "error": "too many calls"}]
+    bad = parse_reply(wrapped("") * 1000)
+    assert len(bad["malformed"]) == MAX_CALLS + 1 and bad["content"] == wrapped("") * 1000
     parse_reply("<tool_call>" * 20_000)
     assert time.process_time() - begin < 60, "not a timing: quadratic work would take an hour"
 

@@ -21,6 +21,9 @@ class Backend(Protocol):
     weights: str
     """Address or step stamp of the weights that answer."""
 
+    context: int | None
+    """The most tokens of a prompt and its answer together; None: nobody said."""
+
     def generate(
         self,
         prompts: Sequence[list[int]],
@@ -43,6 +46,7 @@ class Own:
 
     def __init__(self, model: CausalLM, weights: str, *, batch: int = 32):
         self.model, self.weights, self.batch = model, weights, batch
+        self.context = getattr(model.config, "max_position_embeddings", None)
 
     def generate(self, prompts, sampling, stop_ids=(), **others) -> list[Generation]:
         return generate(self.model, prompts, sampling, stop_ids, batch=self.batch, **others)

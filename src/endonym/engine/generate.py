@@ -8,10 +8,12 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
+from torch import nn
 
-from endonym.core.errors import DataError
+from endonym.core.errors import DataError, MachineError
 from endonym.engine.run import Generation, Run
 from endonym.engine.sampler import Sampling
 from endonym.engine.text import Decode
@@ -47,7 +49,8 @@ def generate(
     """
     if not prompts:
         return []
-    _check_stops(stops, decode)
+    _check_model(model)
+    check_stops(stops, decode)
     run = Run(
         model,
         prompts,
@@ -61,9 +64,8 @@ def generate(
         on_token=on_token,
         cancel=cancel,
     )
-    with torch.no_grad():
-        for _ in run.steps():
-            pass
+    for _ in _without_gradient(run.steps(), model):
+        pass
     return run.done
 
 
@@ -72,7 +74,7 @@ def stream(
 ) -> Iterator[int]:
     """The tokens of one answer as they are drawn, the stop token included."""
     run = _one(model, prompt, sampling, stop_ids)
-    for _ in _without_gradient(run.steps()):
+    for _ in _without_gradient(run.steps(), model):
         yield run.done[0].tokens[-1]
 
 
@@ -90,10 +92,10 @@ def stream_text(
 
     None holds a part of a character or of a stop string: what may become one is held back.
     """
-    _check_stops(stops, decode)
+    check_stops(stops, decode)
     run = _one(model, prompt, sampling, stop_ids, stops=stops, decode=decode, cancel=cancel)
     given, text = 0, run.texts[0]
-    for _ in _without_gradient(run.steps()):
+    for _ in _without_gradient(run.steps(), model):
         if text.ready > given:
             yield text.text[given : text.ready]
             given = text.ready
@@ -102,6 +104,7 @@ def stream_text(
 
 
 def _one(model, prompt, sampling, stop_ids, **others) -> Run:
+    _check_model(model)
     keys, limits = content_keys([prompt]), _limits(model, [prompt], [sampling.max_tokens])
     return Run(
         model, [prompt], sampling, frozenset(stop_ids), 1, keys=keys, limits=limits, **others
@@ -111,10 +114,19 @@ def _one(model, prompt, sampling, stop_ids, **others) -> Run:
 _END = object()
 
 
-def _without_gradient(steps: Iterator[None]) -> Iterator[None]:
-    """The steps without gradient, but not what their reader does between them."""
+def _without_gradient(steps: Iterator[None], model: CausalLM) -> Iterator[None]:
+    """The steps without gradient, but not what their reader does between them.
+
+    Under autocast its cache is left out: weights cast here without gradient would be found there by
+    a forward pass with gradient in the same block, and would not learn.
+    """
+    device = model.head.device.type
     while True:
-        with torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if torch.is_autocast_enabled(device):
+                dtype = torch.get_autocast_dtype(device)
+                stack.enter_context(torch.autocast(device, dtype, cache_enabled=False))
             if next(steps, _END) is _END:
                 return
         yield
@@ -133,7 +145,22 @@ def content_keys(prompts: Sequence[list[int]]) -> list[int]:
     return keys
 
 
-def _check_stops(stops: Sequence[str], decode: Decode | None) -> None:
+def _check_model(model: CausalLM) -> None:
+    """Refuses a model whose answers would hang, or would be drawn by chance that no seed names."""
+    if any(hasattr(weight, "to_local") for weight in model.parameters()):
+        raise MachineError(
+            "the model's weights are divided among processes, whose answers end at unequal times",
+            wanted="a model that is whole in this process",
+            do="draw inside of trainee.sampling(), which gathers it",
+        )
+    if any(isinstance(each, nn.Dropout) and each.training and each.p for each in model.modules()):
+        raise DataError(
+            "the model is in training mode, and its dropout would change the answers",
+            do="call model.eval() first",
+        )
+
+
+def check_stops(stops: Sequence[str], decode: Decode | None) -> None:
     if isinstance(stops, str) or "" in stops:
         raise DataError("stops are several strings, none of them empty", got=repr(stops))
     if stops and decode is None:
@@ -155,6 +182,16 @@ def _limits(model: CausalLM, prompts: Sequence[list[int]], wanted: Sequence[int]
 def _limit(model: CausalLM, index: int, prompt: list[int], most: int) -> int:
     if not prompt:
         raise DataError("a prompt is empty", where=f"prompt {index}", wanted="at least one token")
+    if most < 1:
+        raise DataError("an answer has no room for a token", where=f"prompt {index}", got=most)
+    if min(prompt) < 0 or max(prompt) >= len(model.head):
+        raise DataError(
+            "a prompt has a token that the model does not know",
+            where=f"prompt {index}",
+            wanted=f"0 to {len(model.head) - 1}",
+            got=max(prompt) if min(prompt) >= 0 else min(prompt),
+            do="encode it by the model's own tokenizer",
+        )
     context = getattr(model.config, "max_position_embeddings", None)
     if context is None:
         return most

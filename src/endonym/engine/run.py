@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from endonym.core.errors import DataError
 from endonym.engine.sampler import Sampling, draw, uniforms
 from endonym.engine.text import Decode, Text
 from endonym.model.checkpoint import CausalLM
@@ -75,7 +76,9 @@ class Run:
         self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
         # The longest first: prompts of similar length are read together, with little padding, and
         # equal ones are neighbours.
-        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index]))
+        order = sorted(
+            range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index])
+        )
         self.waiting = deque(order)
         self.batch = min(batch, len(prompts))
         self.room = max(len(each) + limit for each, limit in zip(prompts, limits))
@@ -195,6 +198,10 @@ class Run:
         drawn = torch.stack([tokens.double(), logprobs.double(), raw.double()]).tolist()
         for place, token, logprob, at_one in zip(places, *drawn):
             index, token = self.rows[place], int(token)
+            if at_one != at_one:
+                raise DataError(
+                    "the model's logits are no numbers", where=f"prompt {index}", got="nan"
+                )
             answer = self.done[index]
             answer.tokens.append(token)
             answer.logprobs.append(logprob)

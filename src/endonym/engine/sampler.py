@@ -155,6 +155,7 @@ class _Spans:
     """
 
     def __init__(self, x: Tensor):
+        self.size = x.shape[1]
         self.spans = _spans(x, 0.0)
         self.sums = self.spans.sum(2).double()
         self.total = self.sums.cumsum(1)
@@ -169,7 +170,8 @@ class _Spans:
         within = self.spans[torch.arange(len(span), device=span.device), span[:, 0]]
         within = within.cumsum(1, dtype=torch.float64)
         point = within[:, -1:] * share.clamp_(0, 1 - 2.0**-52)
-        return (span * _SPAN + torch.searchsorted(within, point, right=True)).squeeze(1)
+        place = span * _SPAN + torch.searchsorted(within, point, right=True)
+        return place.squeeze(1).clamp_(max=self.size - 1)  # beyond it only where there is a nan
 
 
 def uniforms(seed: int, keys: Tensor, positions: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Text:
         """One more token."""
         self._near.append(token)
         said = self.decode(self._near)[len(self._known) :]
-        searched = len(self.text)
+        searched = self._whole
         self.text = self.text[: self._whole] + said.rstrip(_HALF)
         if said and not said.endswith(_HALF):
             self._whole = len(self.text)

@@ -17,11 +17,19 @@ from torch import Tensor, nn
 
 from endonym.model.cache import KVCache
 from endonym.model.checkpoint import CausalLM
-from endonym.model.decoder import MLP, Attention, Block, Decoder, RMSNorm, compute_dtype
-from endonym.model.experts import MoE, mix, route
+from endonym.model.decoder import (
+    MLP,
+    MTP,
+    Attention,
+    Block,
+    Decoder,
+    RMSNorm,
+    Trunk,
+    compute_dtype,
+)
+from endonym.model.experts import ExpertWeights, MoE, Router, mix, route
 from endonym.model.kernels import cached_mask
 from endonym.model.rope import by_length, rotary
-
 
 BLOCK = 256
 """Columns of a block of the head. The fastest of 64 to 1024 for widths of 256 to 1024 on the processor of
@@ -43,11 +51,25 @@ def step_of(model: CausalLM, rows: int, capacity: int) -> Step:
 
     For a Decoder on a CPU, unless there is one row only, the weights are held a second time: they
     must not change while the step is used, and some six steps pay for the copy. On a GPU, where
-    memory is dearer and the gain was not measured, it is the model's own forward pass.
+    memory is dearer and the gain was not measured, it is the model's own forward pass, and so it is
+    where a layer does more than its weights say: with an adapter beside it, in four bits, with a hook.
     """
-    if isinstance(model, Decoder) and model.head.device.type == "cpu":
+    if isinstance(model, Decoder) and model.head.device.type == "cpu" and _is_plain(model):
         return PreparedStep(model, rows, capacity)
     return PlainStep(model)
+
+
+OWN = {
+    nn.Embedding, nn.Linear, nn.ModuleList, nn.ParameterDict, Trunk, Block, Attention, RMSNorm, MLP, MTP,
+    MoE, Router, ExpertWeights,
+}  # fmt: skip
+"""What a Decoder is made of as it is built. A parametrised or replaced layer is of another class."""
+
+
+def _is_plain(model: Decoder) -> bool:
+    below = [each for each in model.modules() if each is not model]
+    hooked = any(each._forward_hooks or each._forward_pre_hooks for each in below)
+    return not hooked and all(type(each) in OWN for each in below)
 
 
 class PlainStep:

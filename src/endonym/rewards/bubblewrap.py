@@ -3,6 +3,9 @@
     unshare      a mount namespace in which /mnt is one small tmpfs, its bytes and inodes capped: the
       sh         program's /tmp and /dev/shm are folders of it, so together they cannot outgrow it
       setpriv    as root only: another uid before anything else, so that the limits below bind
+      unshare    a user namespace of this run alone (an ordinary user's has the mounts too)
+      prlimit    the number of processes in what bwrap makes here: counted in that namespace, not over
+                 the user's other processes, and out of reach from inside
       bwrap      own user, pid, net, ipc, uts, cgroup namespaces, none of them to be made anew inside;
                  no capability, no environment, a system call filter; to be seen are /usr and the
                  Python (both read-only), /proc of its own, a bare /dev, the program
@@ -134,10 +137,17 @@ def limits_of_process(*, seconds: int, memory: int, processes: int, files: int, 
     ]
 
 
+def most_processes(processes: int) -> int:
+    """The second limit of a run, for a program that may have `processes`: it binds all that is in the
+    user namespace that bwrap makes, whatever limit is set, or is not set, inside."""
+    return 2 * processes + 16
+
+
 def command(
     python: Interpreter,
     limits: list[str],
     *,
+    processes: int,
     disk: int,
     inodes: int,
     program: int,
@@ -150,10 +160,14 @@ def command(
     """The whole command line; program, start, filter, status and files are open file descriptors."""
     root = os.geteuid() == 0
     prepare = ["sh", "-c", PREPARE, "sh", str(disk), str(inodes), python.prefix if root else ""]
-    outer = ["unshare", "--mount", *([] if root else ["--user", "--map-root-user"]), *prepare]
+    namespace = ["unshare", "--user", "--map-root-user"]
     if root:
+        outer = ["unshare", "--mount", *prepare]
         outer += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        outer += ["--inh-caps=-all", "--"]
+        outer += ["--inh-caps=-all", "--", *namespace]
+    else:
+        outer = [*namespace, "--mount", *prepare]
+    outer += ["prlimit", f"--nproc={most_processes(processes)}", "--"]
     inner = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
     inner += ["--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"]
     inner += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]

@@ -1,9 +1,10 @@
 """The first program in every sandbox: it tries what none must be able to do, and must fail at all of it.
 
-    PROGRAM.format(planted, door, parent) -> prints {"what it tried": whether it could}
+    PROGRAM.format(planted, door, parent, processes) -> prints {"what it tried": whether it could}
 
 planted: a file with a secret; door: an abstract socket that someone listens on; parent: a process.
-All are there outside.
+All are there outside. processes: how many there may be inside; the limit is tried, for a limit that
+is set may still not bind (it does not bind root).
 """
 
 PROGRAM = """
@@ -27,6 +28,23 @@ def connect(family, address):
         one.connect(address)
         return True
 
+def fork(most):
+    read, write = os.pipe()
+    children = []
+    try:
+        while len(children) < most:
+            child = os.fork()
+            if child == 0:
+                os.close(write)
+                os.read(read, 1)
+                os._exit(0)
+            children.append(child)
+        return True
+    finally:
+        os.close(write)
+        for child in children:
+            os.waitpid(child, 0)
+
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
 print(json.dumps({{
     "read a planted file": can(lambda: open({planted!r}, "rb").read()),
@@ -45,6 +63,7 @@ print(json.dumps({{
     "gain privileges": int(status["NoNewPrivs"]) != 1,
     "call what the filter refuses": int(status["Seccomp"]) != 2,
     "make a namespace": can(lambda: __import__("ctypes").CDLL(None).unshare(0x10000000) == 0),
+    "make many processes": can(lambda: fork({processes})),
     "make many files": can(lambda: max(os.statvfs("/tmp").f_files, os.statvfs("/dev/shm").f_files) > 1 << 20),
 }}))
 """

@@ -13,6 +13,7 @@ Who names every section has cited none: more than `spare` sections beyond the go
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from endonym.lang.citations import NUMBER, WORD, section_number, spelt, western
@@ -26,7 +27,7 @@ Reference = tuple[str, str]
 """(name of the law as _plain() writes it, number of the section as lang/citations.py spells it)."""
 
 AND = r"(?:\s*(?:,|และ|หรือ|and|or|및)\s*)"
-KOREAN = r"제?\s?(\d+)\s?조(?:\s?의\s?(\d+))?"
+KOREAN = r"(?<!\d)(\d{1,5})\s?조(?:\s?의\s?(\d{1,5}))?"
 MENTION = re.compile(rf"{WORD}\s*({NUMBER}(?:{AND}{NUMBER})*)|{KOREAN}")
 # What may stand between a section and the law it belongs to: its part, "(8)", and a word of belonging.
 BELONGS = re.compile(r"(?:\s?\(\w{1,4}\))*\s?,?\s?(?:แห่ง|ของ|ตาม|ใน|of the|of)?\s?")
@@ -63,12 +64,13 @@ def references(text: str, books: Iterable[str]) -> set[Reference]:
     text = _plain(text[:LONGEST])
     names = "|".join(map(re.escape, sorted(books, key=len, reverse=True)))
     known = re.compile(names or r"(?!)")
-    spots = [(place.end(), place[0]) for place in known.finditer(text)]
-    found = {(name, "") for _, name in spots}
+    spots = list(known.finditer(text))
+    ends = [spot.end() for spot in spots]
+    found = {(spot[0], "") for spot in spots}
     for mention in MENTION.finditer(text):
         after = known.match(text, BELONGS.match(text, mention.end()).end())
-        before = [name for end, name in spots if end <= mention.start()]
-        book = after[0] if after else before[-1] if before else ""
+        before = bisect_right(ends, mention.start())
+        book = after[0] if after else spots[before - 1][0] if before else ""
         numbers = re.findall(NUMBER, mention[1]) if mention[1] else [_korean(mention)]
         found |= {(book, spelt(number)) for number in numbers}
     return found

@@ -133,7 +133,7 @@ def nth_paragraph_first_word(
 
 def number_placeholders(reply: str, *, num_placeholders: int, language: str) -> bool:
     """At least so many [placeholders]."""
-    return sum(map(_says, re.findall(r"\[(.*?)\]", visible(reply)))) >= num_placeholders
+    return sum(map(_says, re.findall(r"\[([^\n\[\]]*)\]", visible(reply)))) >= num_placeholders
 
 
 def postscript(reply: str, *, postscript_marker: str, language: str) -> bool:
@@ -146,7 +146,7 @@ def postscript(reply: str, *, postscript_marker: str, language: str) -> bool:
 
 def number_bullet_lists(reply: str, *, num_bullets: int, language: str) -> bool:
     """Exactly so many lines "* ...", "- ..." or "• ..."; a line that begins in bold is none."""
-    bullets = re.findall(r"^\s*(?:[-•]|\*(?!\*))(.*)$", visible(reply), re.MULTILINE)
+    bullets = re.findall(r"^[^\S\n]*(?:[-•]|\*(?!\*))(.*)$", visible(reply), re.MULTILINE)
     return sum(map(_says, bullets)) == num_bullets
 
 
@@ -182,7 +182,7 @@ def json_format(reply: str, *, language: str) -> bool:
 
 def title(reply: str, *, language: str) -> bool:
     """<<a title>> on one line."""
-    return any(map(_says, re.findall(r"<<([^\n]+?)>>", visible(reply))))
+    return any(map(_says, re.findall(r"<<([^\n<>]+)>>", visible(reply))))
 
 
 def two_responses(reply: str, *, language: str) -> bool:

@@ -8,9 +8,9 @@
                  LaTeX expression
     verdict      equal | different | unparsed | timeout | failed
 
-Equal by spelling and equal as numbers are settled here; the rest is compared by
-math-verify in processes that can be killed (rewards/math_pool.py), after why_refused() has kept out
-what only burns time (EVALUATION 3e). A timeout is 0.0 and counted; "failed", our own fault, is FAILED.
+Equal by spelling and equal as numbers are settled here; the rest is compared by math-verify in
+processes that can be killed (rewards/math_pool.py), after why_refused() has kept out what only burns
+time. A timeout is 0.0 and counted; "failed", our own fault, is FAILED.
 
 math-verify alone pays for answers that do not answer; these are ours:
 
@@ -44,15 +44,18 @@ ALERT = 0.005  # share of timeouts above which somebody should look at the data
 
 WORDS = re.compile(
     r"(?<![\\a-zA-Z])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|mod)\b)[^\W\d_]{2,}"
+    r"|[^\W\d_\x00-\x7f\u0370-\u03ff]"  # a letter that is neither Latin nor Greek
 )
+SHORT_FRACTION = re.compile(r"(\\[dt]?frac)\s*(\d)\s*(\d)")
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 NAMED = re.compile(r"^\s*(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?\w+\}?|'|\([a-zA-Z, ]+\))*\s*=\s*")
 SCIENTIFIC = re.compile(
-    r"([-+]?\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|[*×·])\s*10\s*\^\s*\{?([-+]?\d{1,3})\}?|([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})"
+    r"([-+]?\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?([-+]?\d{1,3})\}?"
+    r"|([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})"
 )
 MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}|\s(\d+)/(\d+))")
 INLINE = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-A_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?(?![\w])")
+A_NUMBER = re.compile(r"(?<![0-9A-Za-z.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?(?![0-9A-Za-z])")
 SIGNS = {
     "−": "-",
     "×": r"\times ",
@@ -142,7 +145,7 @@ def _before_algebra(reply: str, gold: str, language: str, question: str) -> str 
         return "unparsed"
     if target is not None or found.count("=") != wanted.count("="):
         return "different"
-    if question and _squeezed(found) in _squeezed(plain(question, language)[0]):
+    if len(_squeezed(found)) > 3 and _squeezed(found) in _squeezed(plain(question, language)[0]):
         return "different"
     return wanted, found
 
@@ -198,6 +201,7 @@ def plain(text: str, language: str) -> tuple[str, str]:
         text = text.removesuffix(ending).rstrip(" .")
     text = re.sub(r"\\(?:left|right|displaystyle|,|!|;|:)(?![a-zA-Z])", "", text)
     text, unit = split_unit(text.strip(" ."), language)
+    text = SHORT_FRACTION.sub(r"\1{\2}{\3}", text)
     if text.startswith("{") and text.endswith("}"):
         text = rf"\{{{text[1:-1]}\}}"
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\(([^()]*)\)", r"\\sqrt{\1}", text)
@@ -221,11 +225,12 @@ def value_of(text: str) -> Fraction | None:
 
 
 def _same_number(value: Fraction, target: Fraction, answer: str, gold: str) -> bool:
-    """Equal; or per cent on one side only; or a decimal that is the gold fraction to six places."""
-    if ("%" in answer) != ("%" in gold):
-        value = value / 100 if "%" in answer else value * 100
+    """Equal; or per cent on one side only, either meant so or left out; or a decimal that is the gold
+    fraction to six places."""
     if value == target:
         return True
+    if ("%" in answer) != ("%" in gold):
+        return target == (value / 100 if "%" in answer else value * 100)
     has_end = re.fullmatch(r"(?:2|5)*", "".join(map(str, _primes(target.denominator)))) is not None
     return not has_end and abs(value - target) <= Fraction(1, 2_000_000)
 

@@ -84,10 +84,18 @@ class Worker:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def end(self) -> None:
+        """Lets an idle worker end by itself, so that its time is accounted for."""
+        self.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        self.kill()
+
     def kill(self) -> None:
         """Ends the process and its child, which share a session."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() != 0:  # at 0 it has ended by itself, after its child
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
@@ -98,6 +106,7 @@ class Pool:
 
     def __init__(self, size: int = WORKERS, cpu_seconds: float = CPU_SECONDS):
         self.size, self.cpu_seconds = size, cpu_seconds
+        self.made: list[Worker] = []
         self.idle: LifoQueue[Worker | None] = LifoQueue()  # None: a place without a process
         for _ in range(size):
             self.idle.put(None)
@@ -114,7 +123,9 @@ class Pool:
                 if worker is not None and not worker.is_alive():
                     worker.kill()
                     worker = None
-                worker = worker or Worker(self.cpu_seconds)
+                if worker is None:
+                    worker = Worker(self.cpu_seconds)
+                    self.made.append(worker)
                 word = worker.ask(*pair)
                 if word != "failed":
                     return word
@@ -126,12 +137,12 @@ class Pool:
             self.idle.put(worker)
 
     def close(self) -> None:
-        """Ends the workers; a comparison under way is not waited for."""
+        """Ends the workers, after the comparisons under way."""
         self.threads.shutdown(wait=True, cancel_futures=True)
         while not self.idle.empty():
             worker = self.idle.get()
             if worker is not None:
-                worker.kill()
+                worker.end()
 
 
 _LOCK = threading.Lock()
@@ -154,15 +165,14 @@ def _close() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: the parent's workers are not ours to ask or to end."""
+    """In a forked child: the parent's workers are not ours to ask or to end, and must not be kept alive
+    by our copies of their pipes. No lock is taken: whoever held one stayed behind in the parent."""
     global _LOCK
     _LOCK = threading.Lock()
     for pool in _POOL:
-        while not pool.idle.empty():
-            worker = pool.idle.get_nowait()
-            if worker is not None:
-                worker.process.stdin.close()
-                worker.process.stdout.close()
+        for worker in pool.made:
+            worker.process.stdin.close()
+            worker.process.stdout.close()
     _POOL.clear()
 
 

@@ -38,7 +38,8 @@ def overlap(reply: str, reference: str, question: str, language: str) -> float:
     asked = set(_content(question, language))
     gold = _content(reference, language)
     gold = [word for word in gold if word not in asked] or gold
-    found = [word for word in _content(reply, language) if word in set(gold) or word not in asked]
+    left_out = asked - set(gold)
+    found = [word for word in _content(reply, language) if word not in left_out]
     common = (Counter(gold) & Counter(found)).total()
     return 2 * common / (len(gold) + len(found)) if gold and found else 0.0
 

@@ -67,7 +67,9 @@ def json_value(reply: str) -> object:
 
     Brackets more than DEEPEST deep, NaN and numbers too long to read are no JSON here.
     """
-    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", reply.strip(), flags=re.IGNORECASE)
+    text = reply.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = re.sub(r"^```(?:json)?", "", text, flags=re.IGNORECASE).removesuffix("```").strip()
     depth = deepest = 0
     for character in text:
         depth += (character in "[{") - (character in "]}")

@@ -36,7 +36,7 @@ class Run:
     stderr: bytes
     status: Literal["ok", "error", "timeout", "memory", "killed"]
     """error: it ended with another code than 0; memory: over its limit, or by MemoryError;
-    killed: by a signal, or because it wrote too much."""
+    killed: by a signal, or because it wrote too much or multiplied past every limit."""
     seconds: float
     """CPU time of the program and its children; what starting it took is not in it."""
     memory: int
@@ -71,12 +71,18 @@ class Program:
         return descriptor
 
     def follow(
-        self, stdin: bytes, cpu_seconds: float, memory: int, output: int, idle: float
+        self,
+        stdin: bytes,
+        cpu_seconds: float,
+        memory: int,
+        processes: int,
+        output: int,
+        idle: float,
     ) -> Run:
         """Feeds and watches until the end, then clears away; Infrastructure if it never began."""
         reason = None
         try:
-            reason = self._watch(memoryview(stdin), cpu_seconds, memory, output, idle)
+            reason = self._watch(memoryview(stdin), cpu_seconds, memory, processes, output, idle)
         finally:
             if reason != "ended":
                 self.kill()
@@ -91,7 +97,7 @@ class Program:
         stdout, stderr = (bytes(self.got[name][:output]) for name in ("stdout", "stderr"))
         if reason in ("timeout", "memory") or seconds > cpu_seconds:
             status = "memory" if reason == "memory" else "timeout"
-        elif reason == "output" or len(self.got["stdout"]) > output:
+        elif reason == "too much" or len(self.got["stdout"]) > output:
             status = "killed"
         elif code == 0:
             status = "ok"
@@ -102,9 +108,15 @@ class Program:
         return Run(stdout, stderr, status, round(seconds, 4), max(self.peak, largest))
 
     def _watch(
-        self, stdin: memoryview, cpu_seconds: float, memory: int, output: int, idle: float
+        self,
+        stdin: memoryview,
+        cpu_seconds: float,
+        memory: int,
+        processes: int,
+        output: int,
+        idle: float,
     ) -> str:
-        """Why it ended: "ended" by itself, "timeout", "memory", "output" or "not begun"."""
+        """Why it ended: "ended" by itself, "timeout", "memory", "too much" or "not begun"."""
         poller, names = select.poll(), {}
         for name, end in self.reads.items():
             poller.register(end, select.POLLIN)
@@ -123,7 +135,7 @@ class Program:
                         poller.unregister(descriptor)
                         del names[descriptor]
                     if name in ("stdout", "stderr") and len(self.got[name]) > output:
-                        return "output"
+                        return "too much"
                 else:
                     stdin = self._write(stdin)
                     if not stdin:
@@ -142,7 +154,10 @@ class Program:
             if now - looked < LOOK_MS / 1000 or self.init is None:
                 continue
             looked = now
-            seen = watch.use(watch.tree(self.init), memory)
+            living = watch.tree(self.init, processes + 2)
+            if len(living) > processes + 2:  # the limit inside holds no more than `processes`
+                return "too much"
+            seen = watch.use(living, memory)
             self.peak = max(self.peak, seen.memory)
             before = self.used.seconds
             # What has ended without being waited for is lost from the sum: it never goes down.

@@ -14,7 +14,7 @@ itself failed, which is no verdict on the program: after one more try that is th
 Infrastructure. It is known by a mark that Python writes before it reads the program. A program that
 is killed after its mark has been judged, whoever killed it: else dying would be a way to be excused.
 
-The process that opens a sandbox becomes a subreaper (prctl(2)): bwrap ends before the init process
+The process that runs programs becomes a subreaper (prctl(2)): bwrap ends before the init process
 of its pid namespace does, which then becomes our child, is waited for, and tells what all used.
 """
 
@@ -76,8 +76,6 @@ class Sandbox:
     def open(cls, **limits) -> "Sandbox":
         """A sandbox that has been seen to hold here; MachineError, which says why, if it does not."""
         bubblewrap.require()
-        if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            raise MachineError("this process may not become a subreaper, which the sandbox needs")
         sandbox = cls(**limits)
         sandbox.check()
         return sandbox
@@ -155,7 +153,7 @@ class Sandbox:
                 live = self._start(stack, program, cpu_seconds, memory, files, hash_seed)
             except OSError as error:
                 raise Infrastructure(f"the sandbox could not be started: {error}") from error
-            return live.follow(stdin, cpu_seconds, memory, self.output, self.idle)
+            return live.follow(stdin, cpu_seconds, memory, self.processes, self.output, self.idle)
 
     def _start(
         self,
@@ -195,6 +193,7 @@ class Sandbox:
                 files=64,
                 disk=self.disk,
             ),
+            processes=self.processes,
             disk=self.disk,
             inodes=self.inodes,
             program=content(program),
@@ -204,6 +203,9 @@ class Sandbox:
             files={name: content(data) for name, data in files.items()},
             hash_seed=hash_seed,
         )
+        # At every run: a process that was forked from the one that opened us has not inherited it.
+        if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise MachineError("this process may not become a subreaper, which the sandbox needs")
         process = subprocess.Popen(
             line,
             stdin=stdin[0],
@@ -233,6 +235,7 @@ class Sandbox:
                 planted=str(planted),
                 door="endonym-" + secret,
                 parent=os.getpid(),
+                processes=self.processes,
             )
             try:
                 run = self.run(probe, cpu_seconds=10.0)

@@ -20,10 +20,13 @@ class Use:
     memory: int
 
 
-def tree(pid: int) -> list[int]:
-    """A process and its living descendants, by number."""
+def tree(pid: int, most: int) -> list[int]:
+    """A process and its living descendants, by number; at most one more than `most`.
+
+    A program that multiplies faster than we count must not keep us counting.
+    """
     found, ahead = [], [pid]
-    while ahead:
+    while ahead and len(found) <= most:
         one = ahead.pop()
         found.append(one)
         try:

@@ -77,8 +77,9 @@ class Distilled:
     sources:        prompts by label; weights: their shares of a step's rows, None: every row of all once
                     an epoch
     rows_per_step:  prompts of a step; they are packed into fewer rows
-    row_length:     tokens of a prompt with its answer, at most: an answer has the room that the prompt
-                    leaves, and prompts that leave none are left out
+    row_length:     tokens of a prompt with its answer, at most
+    rooms:          for each source the most tokens that an answer to each of its prompts may have where
+                    the teacher reads less than a row; None: what the prompt leaves of the row
     lmbda:          share of rows that the student answers; a row that nobody else answers is always one
     by:             who answers the others: DATA or TEACHER
     sampling:       how answers are drawn; its max_tokens is the most that an answer has, its seed the run's
@@ -87,6 +88,10 @@ class Distilled:
     with_given:     rows have extra["given"]: the weights of answers that the data gave
     parts:          processes that rows are shared out among
     folder:         where drawn answers are kept
+
+    A prompt that leaves no room for an answer is left out, and so is one whose answer in the data has no
+    room, wherever that answer is asked for: of an answer that is cut off the end would never be learnt. The
+    report counts them. DataError where nothing is left of a source that has a share.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Distilled:
         *,
         rows_per_step: int,
         row_length: int,
+        rooms: Sequence[np.ndarray] | None = None,
         lmbda: float,
         by: str,
         sampling: Sampling,
@@ -114,7 +120,15 @@ class Distilled:
         self.known, self.aggregate, self.with_given = known, aggregate, with_given
         self.parts, self.folder = parts, folder
         stretch_of(rows_per_step, (0, parts))
-        self.fitting = [np.flatnonzero(one.prompt_lengths < row_length) for one in self.sources]
+        self.rooms = [row_length - one.prompt_lengths for one in self.sources]
+        if rooms is not None:
+            pairs = zip(self.rooms, rooms, strict=True)
+            self.rooms = [np.minimum(a, b).astype(np.int64) for a, b in pairs]
+        reads_given = by == DATA and lmbda < 1
+        self.fitting = [
+            np.flatnonzero((room > 0) & (one.answer_lengths * reads_given <= room))
+            for one, room in zip(self.sources, self.rooms)
+        ]
         self.num_rows = [len(each) for each in self.fitting]
         idle = [
             one.name
@@ -127,7 +141,13 @@ class Distilled:
             raise DataError(
                 "there is nothing to ask",
                 where=", ".join(idle),
-                wanted=f"a prompt of fewer than {row_length} tokens",
+                wanted=f"a prompt that fits {row_length} tokens with its answer",
+                got="; ".join(
+                    f"{one.name}: {len(one)} prompts"
+                    + (f", the shortest of {one.prompt_lengths.min()} tokens" if len(one) else "")
+                    for one in self.sources
+                    if one.name in idle
+                ),
                 do="choose longer rows, or give other data",
             )
         self._joint = np.cumsum([0, *self.num_rows])
@@ -150,26 +170,20 @@ class Distilled:
         return -(-int(self._joint[-1]) // self.rows_per_step)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest row that there may be, the last of which is only predicted."""
-        return max(
-            int(self._room(one.prompt_lengths[kept], one.answer_lengths[kept]).max(initial=1))
-            for one, kept in zip(self.sources, self.fitting)
-        )
-
-    def _room(self, prompts: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        """The most tokens that prompts may have with their answers."""
-        drawn = 0 if not self.draws else self.sampling.max_tokens
-        return np.minimum(prompts + np.maximum(answers, drawn), self.row_length)
+    def too_long(self) -> int:
+        """Prompts that are left out."""
+        return sum(map(len, self.sources)) - sum(self.num_rows)
 
     @property
-    def draws(self) -> bool:
-        """Whether any answer is drawn at all."""
-        alone = any((one.answer_lengths[kept] == 0).any() for one, kept in self._kept_rows())
-        return self.lmbda > 0 or self.by == TEACHER or alone
-
-    def _kept_rows(self) -> Iterator[tuple[Asked, np.ndarray]]:
-        return zip(self.sources, self.fitting)
+    def longest(self) -> int:
+        """Tokens of the longest row that there may be, the last of which is only predicted."""
+        found = 1
+        for one, kept, rooms in zip(self.sources, self.fitting, self.rooms):
+            prompts, answers = one.prompt_lengths[kept], one.answer_lengths[kept]
+            drawn = self.sampling.max_tokens if self.lmbda > 0 or self.by == TEACHER else 0
+            most = np.where(answers > 0, np.maximum(answers, drawn), self.sampling.max_tokens)
+            found = max(found, int((prompts + np.minimum(most, rooms[kept])).max(initial=1)))
+        return found
 
     # --- what the loop asks for -----------------------------------------------------------------
 
@@ -260,14 +274,16 @@ class Distilled:
                 ids, finish = np.asarray(source.answer(turn.row), np.int64), "stop"
             else:
                 ids, finish = drawn[turn.slot]
-            ids, finish = self._fitted(np.asarray(ids, np.int64), finish, len(prompt))
+            ids, finish = self._fitted(turn, np.asarray(ids, np.int64), finish)
             found.append(Taken(turn, prompt, ids, finish))
         return found
 
-    def _fitted(self, ids: np.ndarray, finish: str, before: int) -> tuple[np.ndarray, str]:
-        """An answer that keeps to the row's length and to tokens that the teacher knows."""
-        if len(ids) > self.row_length - before:
-            ids, finish = ids[: self.row_length - before], CUT
+    def _fitted(self, turn: Turn, ids: np.ndarray, finish: str) -> tuple[np.ndarray, str]:
+        """An answer that keeps to its room (a teacher's may have more tokens here than there) and to tokens
+        that the teacher knows."""
+        room = int(self.rooms[turn.source][turn.row])
+        if len(ids) > room:
+            ids, finish = ids[:room], CUT
         if self.known is not None and not (named := self.known[ids]).all():
             ids, finish = ids[: int(named.argmin())], UNNAMED
         return ids, finish
@@ -281,20 +297,17 @@ class Distilled:
         found = ranks.gather(read(self._file(step)) if ranks.main else None)[0]
         if found is None:
             mine = turns[ranks.rank :: ranks.size]
-            asks = any(
-                turn.by == STUDENT for turn in turns
-            )  # of all: they gather the model together
-            parts = ranks.gather(self._answers(mine, asks))
+            parts = ranks.gather(self._answers(mine, {turn.by for turn in turns}))
             found = {slot: each for part in parts for slot, each in part.items()}
             if ranks.main:
                 write(self._file(step), [(turn, *found[turn.slot]) for turn in turns])
         return found
 
-    def _answers(self, turns: list[Turn], asks: bool) -> dict[int, tuple[list[int], str]]:
-        """This process's turns, drawn now, all of one model in one batch. asks: some process asks the
-        student, whose weights are then brought together by all of them."""
+    def _answers(self, turns: list[Turn], by: set[str]) -> dict[int, tuple[list[int], str]]:
+        """This process's turns, drawn now, all of one model in one batch. by: who is asked in any
+        process, for its weights are brought together by all of them."""
         found, own = {}, [turn for turn in turns if turn.by == STUDENT]
-        if asks:
+        if STUDENT in by:
             with self.trainee.sampling() as model:
                 prompts = [self.sources[turn.source].prompt(turn.row).tolist() for turn in own]
                 drawn = generate(
@@ -303,7 +316,7 @@ class Distilled:
                 )  # fmt: skip
             found = {turn.slot: (each.tokens, each.finish) for turn, each in zip(own, drawn)}
         others = [turn for turn in turns if turn.by == TEACHER]
-        if others:
+        if TEACHER in by:
             limits = [self._limit(turn) for turn in others]
             with self.trainee.cast():
                 said = self.guide.answers(others, self.sampling, limits)
@@ -311,8 +324,7 @@ class Distilled:
         return found
 
     def _limit(self, turn: Turn) -> int:
-        prompt = int(self.sources[turn.source].prompt_lengths[turn.row])
-        return min(self.sampling.max_tokens, self.row_length - prompt)
+        return min(self.sampling.max_tokens, int(self.rooms[turn.source][turn.row]))
 
     def _file(self, step: int) -> Path:
         return self.folder / f"{step:06d}.parquet"
@@ -354,12 +366,12 @@ class Distilled:
             one = self.sources[turn.source]
             prompt = int(one.prompt_lengths[turn.row])
             ids, finish = drawn.get(turn.slot) or (one.answer(turn.row), "stop")
-            ids, finish = self._fitted(np.asarray(ids, np.int64), finish, prompt)
+            ids, finish = self._fitted(turn, np.asarray(ids, np.int64), finish)
             yield turn, prompt, len(ids), finish
 
     def report(self, steps: int) -> list[dict[str, Any]]:
         """Of each source: the share of rows that it was to get and got, its epochs, and its prompts that
-        leave no room for an answer (dropped)."""
+        are left out (dropped)."""
         found = self.measured(steps)["sources"]
         total = max(steps * self.rows_per_step, 1)
         out = []

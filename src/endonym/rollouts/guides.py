@@ -52,9 +52,9 @@ class Beside:
         self, turns: Sequence[Turn], sampling: Sampling, limits: list[int]
     ) -> list[tuple[list[int], str]]:
         prompts = [self.prompt(turn).tolist() for turn in turns]
-        with self.teacher.here() as model, torch.no_grad():
+        with self.teacher.whole() as model:
             drawn = generate(
-                model, prompts, sampling, self.stop_ids, batch=len(turns),
+                model, prompts, sampling, self.stop_ids, batch=max(len(turns), 1),
                 keys=[turn.slot for turn in turns], limits=limits,
             )  # fmt: skip
         return [self.translated(each.tokens, each.finish) for each in drawn]
@@ -83,9 +83,9 @@ class InTurn(Beside):
 
     def run(self, rows: Rows) -> Tensor:
         """Hidden states [B, T, D] of rows."""
-        forward = self.trainee.foresight.forward(self.trainee.shapes)
         with self.trainee.cast():
-            return self.teacher.states_of(forward.split(rows), rows.tokens.shape[1])
+            parts = self.trainee.forward.split(rows)
+            return self.teacher.states_of(parts, rows.tokens.shape[1])
 
 
 class Aside(InTurn):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from endonym.core.errors import DataError
 from endonym.data.document import Messages, Prompt
 from endonym.data.sections import Section
-from endonym.lang.citations import section_number
+from endonym.lang.citations import cited, section_number
 from endonym.lang.normalize import compose
 from endonym.rollouts.environment import function_tool, tool_message
 from endonym.rollouts.words_index import WordsIndex
@@ -165,20 +165,23 @@ class Library:
         order; [] where there is none.
 
         A name that no law has exactly stands for a law whose name is part of it or has it as a part, of
-        several for the one nearest in length. What follows a law's name, as in "<name> มาตรา 12", is read
-        as the number.
+        several for the one nearest in length. A number that follows a law's name, as in "<name> มาตรา 12",
+        is read as the section's.
         """
         name = self._law(law_name)
         if name is None:
             return []
-        if not section_num.strip():
-            section_num = _name(law_name).partition(name)[2]
+        numbers = self._numbers[name]
         number = section_number(section_num)
-        if not number or (set(self._numbers[name]) == {""}):
+        if not number:
+            rest = _name(law_name).partition(name)[2]
+            number = next(iter(cited(rest)), "") or section_number(rest)
+            number = number if cited(rest) or number in numbers else ""
+        if not number or numbers.keys() == {""}:
             return self._books[name]
-        found = self._numbers[name].get(number)
+        found = numbers.get(number)
         if found is None:  # a paragraph of a section: "40 (8)"
-            found = self._numbers[name].get(section_number(number.partition("(")[0]))
+            found = numbers.get(section_number(number.partition("(")[0]))
         return [found] if found else []
 
     def _read(self, state: Visit, law_name: str, section_num: str = "") -> str:

@@ -2,6 +2,7 @@
 
     states-00000.bin ...   [tokens, D] float32, or bfloat16, of the answers' predictions, shard by shard
     keys.npy               uint8 [N, 16]: names each prompt and answer (rollouts/asked.digests)
+    too_long.npy           uint8 [M, 16]: and those that were left out for their length
     places.npy             int64 [N, 3]: shard, first token in it, tokens
     head.safetensors       "head" [V, D] float32, as in the teacher
     states.json            width, dtype, cap, shards, the teacher's address, its tokenizer's identity
@@ -38,6 +39,7 @@ class States:
         self.width, self.cap = self.meta["width"], self.meta["cap"]
         keys = np.load(self.folder / "keys.npy")
         self._at = {key.tobytes(): n for n, key in enumerate(keys)}
+        self._too_long = {key.tobytes() for key in np.load(self.folder / "too_long.npy")}
         self._places = np.load(self.folder / "places.npy")
         self._dtype, kind = KINDS[self.meta["dtype"]]
         files = [self.folder / shard_name(n) for n in range(self.meta["shards"])]
@@ -52,18 +54,32 @@ class States:
 
     def of(self, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
         """States [A, D] that predict the tokens of an answer; DataError where they are not here."""
-        number = self._at.get(digests([(prompt, answer)])[0].tobytes())
-        if number is None:
-            raise DataError(
-                "the states of a row were not kept",
-                where=self.folder,
-                wanted=f"the states of {len(answer)} tokens after a prompt of {len(prompt)}",
-                got=f"{len(self)} other rows",
-                do="make the states of the same conversations with the same template and lengths",
-            )
+        key = digests([(prompt, answer)])[0].tobytes()
+        if key not in self._at:
+            raise self._missing(prompt, answer)
+        number = self._at[key]
         shard, first, count = self._places[number]
         part = torch.from_numpy(np.array(self._shards[shard][first : first + count]))
         return part.view(self._dtype) if self._dtype == torch.bfloat16 else part
+
+    def has(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
+        """Whether an answer's states are here; False where it was too long or empty, DataError where it is of
+        other conversations."""
+        if not len(answer):
+            return False
+        key = digests([(prompt, answer)])[0].tobytes()
+        if key not in self._at and key not in self._too_long:
+            raise self._missing(prompt, answer)
+        return key in self._at
+
+    def _missing(self, prompt: Sequence[int], answer: Sequence[int]) -> DataError:
+        return DataError(
+            "the states of a row were not kept",
+            where=self.folder,
+            wanted=f"the states of {len(answer)} tokens after a prompt of {len(prompt)}",
+            got=f"{len(self)} other rows",
+            do="make the states of the same conversations with the same template",
+        )
 
 
 SHARD_BYTES = 1 << 30
@@ -79,14 +95,15 @@ def write(
     dtype: str,
     about: dict[str, Any],
     *,
+    too_long: Sequence[tuple[Sequence[int], Sequence[int]]] = (),
     at_once: int,
     told: Callable[[int], None] = lambda done: None,
 ) -> None:
     """The cache of (prompt, answer) pairs, as the teacher's ids, in `folder`.
 
     states: of a range of pairs the states [A, D] that predict each one's answer; asked for `at_once`
-    pairs. about: what states.json says besides. Shards that stand there whole are not made again, so
-    `folder` must be of the same pairs and teacher.
+    pairs. about: what states.json says besides; too_long: pairs that were left out. Shards that stand
+    there whole are not made again, so `folder` must be of the same pairs and teacher.
     """
     width, (kind, _) = head.shape[1], KINDS[dtype]
     counts = np.array([len(answer) for _, answer in pairs], np.int64)
@@ -105,6 +122,7 @@ def write(
             _write_shard(file, range(inside[0], inside[-1] + 1), states, kind, at_once, told)
         told(int(inside[-1]) + 1)
     np.save(folder / "keys.npy", digests(pairs))
+    np.save(folder / "too_long.npy", digests(too_long))
     np.save(folder / "places.npy", places)
     save_file({"head": head.detach().cpu().contiguous()}, folder / "head.safetensors")
     about = {"width": width, "dtype": dtype, "shards": int(shard.max(initial=-1)) + 1, **about}

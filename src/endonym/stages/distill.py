@@ -3,7 +3,7 @@ ones."""
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,6 @@ from endonym.core.errors import MachineError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.stages.training import BalanceConfig
 from endonym.train.config import TrainConfig
-
-if TYPE_CHECKING:
-    from endonym.model.checkpoint import CausalLM
-    from endonym.rollouts.distilled import Distilled
-    from endonym.stages.teaching import View
 
 
 class Draw(Config):
@@ -45,7 +40,8 @@ class DistillConfig(TrainConfig):
     rows_per_step: int = Field(default=64, gt=0)
     """Prompts of a step: 1 a device, 8 accumulated, 8 devices. They are packed into fewer rows."""
     row_length: int = Field(default=4096, gt=1)
-    """Tokens of a prompt with its answer, at most."""
+    """Tokens of a prompt with its answer, at most, and never more than either model's context. A longer
+    conversation is left out and counted; a drawn answer has the room that its prompt leaves."""
     max_completion: int = Field(default=2048, gt=0)
     """Tokens of a drawn answer, at most."""
     lmbda: float = Field(default=0.25, ge=0, le=1)
@@ -101,12 +97,16 @@ def distill(
     Each step takes rows_per_step prompts, draws the student's answers to a share lmbda of them, and learns
     the teacher's distribution on every answer's tokens (rollouts/distilled.py, methods/distill.py).
 
-    With context.offload teacher and student are on the device in turn, the states between them in the
-    host's memory. With `states` (stage "states") there is no teacher at all: the answers are the
-    data's, so lmbda must be 0. The teacher is whole in every process.
+    Of a conversation the last assistant's turn is answered, by the data or anew, and all before it, tools
+    and earlier turns included, is the prompt (rollouts/asked.py).
 
-    out/rollouts holds what was drawn, a file a step. Figures: train()'s, and `mixture` and `drawn` of
-    the prompts.
+    With context.offload teacher and student are on the device in turn, the states between them in the
+    host's memory. In several processes the teacher's weights are divided among them as the student's are.
+    With `states` (stage "states") there is no teacher at all: the answers are the data's, so lmbda must be
+    0, and what was too long for the cache is left out.
+
+    out/rollouts holds what was drawn, a file a step. Figures: train()'s, `mixture` and `drawn` of the
+    prompts, and too_long: prompts that were left out.
     """
     _check_slots(config, teacher, states)
     if context.layout.context > 1:
@@ -122,6 +122,7 @@ def distill(
         return launch.spread(STAGE, config, context, out, inputs)
 
     from endonym.engine.sampler import Sampling
+    from endonym.eval.needles import longest
     from endonym.model import hf
     from endonym.model.device import settled
     from endonym.rollouts.distilled import Distilled
@@ -150,7 +151,8 @@ def distill(
         view.guide,
         _shares(config.mixture, list(asked)),
         rows_per_step=config.rows_per_step,
-        row_length=config.row_length,
+        row_length=min(config.row_length, longest(net.config)),
+        rooms=view.rooms,
         lmbda=config.lmbda,
         by=config.references,
         sampling=sampling,
@@ -162,7 +164,11 @@ def distill(
         folder=context.scratch / "rollouts",
         identity=f"{(teacher or states).address} {config.teacher_prompt_prefix}",
     )
-    _check_lengths(loader, config, net, view)
+    if loader.too_long:
+        context.console.note(
+            f"{loader.too_long} prompts do not fit {loader.row_length} tokens with their answers, and are "
+            "left out"
+        )
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     figures = train(
         net,
@@ -176,7 +182,8 @@ def distill(
     if (context.scratch / "rollouts").is_dir():
         shutil.copytree(context.scratch / "rollouts", out / "rollouts")
     seen = data | {"teacher": teacher or states}
-    return finish(net, words, out, context, figures | drawn(loader, figures), seen, model)
+    figures |= {"too_long": loader.too_long, **drawn(loader, figures)}
+    return finish(net, words, out, context, figures, seen, model)
 
 
 def _check_slots(config: DistillConfig, teacher: Artifact | None, states: Artifact | None) -> None:
@@ -201,23 +208,6 @@ def _check_slots(config: DistillConfig, teacher: Artifact | None, states: Artifa
                 where=name, wanted=wanted, got=got,
                 do=f"set {name} = {wanted!r}, or give the teacher itself",
             )  # fmt: skip
-
-
-def _check_lengths(
-    loader: "Distilled", config: DistillConfig, net: "CausalLM", view: "View"
-) -> None:
-    """RecipeError where a prompt with its answer may be longer than student or teacher can read."""
-    from endonym.eval.needles import longest
-
-    for name, limit in (("model", longest(net.config)), ("teacher", view.context)):
-        if loader.longest > limit:
-            raise RecipeError(
-                f"a prompt with its answer may be longer than the {name}'s context",
-                where="row_length, max_completion",
-                wanted=f"at most {limit} tokens",
-                got=loader.longest,
-                do=f"set row_length = {limit}, or a smaller max_completion",
-            )
 
 
 def _shares(mixture: dict[str, float], labels: list[str]) -> list[float] | None:

@@ -4,9 +4,9 @@ answers found in a library."""
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config
@@ -41,6 +41,12 @@ class EvaluateConfig(Config):
     needles: NeedleConfig | None = None
     """Look for needles in the text of this language, or, where none is given, in the almanac's."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _samples_what_it_measures(self) -> Self:
+        if not self.sampled_at and (self.tries > 1 or {"sampled", "foreign"} & set(self.also)):
+            raise ValueError("sampled replies need a temperature: sampled_at above 0")
+        return self
 
 
 def evaluate(

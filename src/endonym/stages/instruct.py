@@ -58,7 +58,8 @@ def instruct(
         samples = by_model(found, packed, made, chat, judge, config, runner, steps)
     else:
         packed = {
-            language: pool.kinds(language) for language in {config.language, *config.languages}
+            language: pool.kinds(language)
+            for language in dict.fromkeys((config.language, *config.languages))
         }
         samples = by_rule(found, packed, config, steps)
     count = write_table(out / "conversations.parquet", _rows(samples, config.amount, by, steps))

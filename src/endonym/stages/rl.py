@@ -42,7 +42,7 @@ class RolloutSampling(Config):
         return bool(self.top_k) or self.top_p < 1 or self.min_p > 0
 
 
-class KnowledgeConfig(Config):
+class InkConfig(Config):
     """The text of InK-GRPO (methods/ink_grpo.py), where any is plugged in."""
 
     lmbda: float = Field(default=0.1, ge=0)
@@ -77,7 +77,7 @@ class RlConfig(TrainConfig):
     Its agentic run (verl/exp/agent/nitibench) differs in
 
         epochs = 1, updates = 4, dual_clip = 3, row_length = 10240
-        sampling = { temperature = 1.0, max_tokens = 8192 },  knowledge = { rows = 16 }
+        sampling = { temperature = 1.0, max_tokens = 8192 },  ink = { rows = 16 }
 
     The scripts filter no groups (dynamic = false).
     """
@@ -126,7 +126,7 @@ class RlConfig(TrainConfig):
     mask_truncated: bool = False
     """Answers that did not end by themselves are judged and not learnt from (DAPO's overlong filtering)."""
 
-    knowledge: KnowledgeConfig = KnowledgeConfig()
+    ink: InkConfig = InkConfig()
     agent: AgentConfig = AgentConfig()
     max_prompt: int = Field(default=2048, gt=0)
     """Longer prompts are left out, and counted."""
@@ -340,7 +340,7 @@ def _text(
 
     if not artifacts:
         return None
-    settings, stores = config.knowledge, {}
+    settings, stores = config.ink, {}
     here = context.at(context.scratch / "knowledge")
     for kind, table in ((Conversation, "conversations"), (Document, "documents")):
         some = {label: one for label, one in artifacts.items() if one.kind == table}
@@ -349,7 +349,7 @@ def _text(
     if unknown:
         raise RecipeError(
             "the mixture names knowledge that is not plugged in",
-            where="knowledge.mixture",
+            where="ink.mixture",
             wanted=", ".join(artifacts),
             got=", ".join(sorted(unknown)),
         )

@@ -9,11 +9,13 @@ from pydantic import Field
 from endonym.core.artifact import Artifact
 from endonym.core.config import Config
 from endonym.core.context import Context
-from endonym.core.errors import DataError, RecipeError
+from endonym.core.errors import DataError
 from endonym.core.stage import Outcome, Slot, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from endonym.rollouts.asked import Asked
 
 TOKENS = {"cpu": 2048, "cuda": 1 << 15}
 """Of the conversations that are read at once, where the context leaves it open."""
@@ -21,7 +23,9 @@ TOKENS = {"cpu": 2048, "cuda": 1 << 15}
 
 class StatesConfig(Config):
     row_length: int = Field(default=4096, gt=1)
-    """Tokens of a prompt with its answer, at most, as in the distillation that is to read them."""
+    """Tokens of a prompt with its answer, at most, and never more than the teacher's context; longer ones
+    are left out and counted. Not less than in the distillation that is to read them, or that leaves them
+    out as well."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the states on the disk. float32 is exact; bfloat16 takes half the room and rounds to 8 bits."""
     teacher_prompt_prefix: str = ""
@@ -40,8 +44,9 @@ def states(
 ) -> Outcome:
     """The teacher's states at every token of every conversation's last answer (rollouts/states.py).
 
-    Answers are kept by their content, so that a distillation may mix and order them as it likes. What
-    has no answer has no states, and is counted. On a CPU the teacher runs in float32.
+    Answers are kept by their content, so that a distillation may mix and order them as it likes. On a CPU
+    the teacher runs in float32. Figures: rows and tokens (of answers) that were kept, without (no answer to
+    keep the states of), too_long, width, bytes.
     """
     import numpy as np
     import torch
@@ -63,41 +68,44 @@ def states(
         read = asked_stores(
             data, words, context, folder="teacher", prefix=config.teacher_prompt_prefix, **how
         )
-    rows, silent = [], 0
+    model = hf.load(teacher.path, dtype=torch.float32 if device.type == "cpu" else torch.bfloat16)
+    rows, too_long, silent = [], [], 0
     for label, one in plain.items():
-        for number in range(len(one)):
-            room = config.row_length - int(one.prompt_lengths[number])
-            if room <= 0 or not one.answer_lengths[number]:
-                silent += 1
-                continue
-            rows.append((label, number, min(room, int(one.answer_lengths[number]))))
+        answers = one.answer_lengths
+        fits = (one.prompt_lengths + answers <= config.row_length) & (
+            read[label].prompt_lengths + answers <= longest(model.config)
+        )
+        silent += int((answers == 0).sum())
+        rows += [(label, int(n)) for n in np.flatnonzero(fits & (answers > 0))]
+        too_long += [(label, int(n)) for n in np.flatnonzero(~fits & (answers > 0))]
     if not rows:
         raise DataError(
             "there is nothing to keep the states of",
-            where="data", wanted=f"answers that fit rows of {config.row_length} tokens",
-        )  # fmt: skip
-    model = hf.load(teacher.path, dtype=torch.float32 if device.type == "cpu" else torch.bfloat16)
-    most = max(int(read[label].prompt_lengths[n]) + room for label, n, room in rows)
-    if most > longest(model.config):
-        raise RecipeError(
-            "a conversation is longer than the teacher's context", where="row_length",
-            wanted=f"at most {longest(model.config)} tokens", got=most,
-        )  # fmt: skip
-    one = Teacher(model, device)
+            where="data",
+            wanted=f"answers that fit {config.row_length} tokens with their prompts, and the teacher",
+            got=f"{silent} rows without an answer, {len(too_long)} too long",
+        )
+    most = max(
+        int(read[label].prompt_lengths[n] + plain[label].answer_lengths[n]) for label, n in rows
+    )
+    teaching = Teacher(model, device)
+
+    def asked(stores: "dict[str, Asked]", places: list[tuple[str, int]]) -> list[tuple]:
+        return [
+            (
+                np.asarray(stores[label].prompt(n), np.int64),
+                np.asarray(plain[label].answer(n), np.int64),
+            )
+            for label, n in places
+        ]
 
     def run(part: range) -> "list[Tensor]":
-        pairs = [
-            (
-                np.asarray(read[label].prompt(n), np.int64),
-                np.asarray(plain[label].answer(n)[:room], np.int64),
-            )
-            for label, n, room in rows[part.start : part.stop]
-        ]
+        pairs = asked(read, rows[part.start : part.stop])
         batch, places = packed(pairs, [1.0] * len(pairs), most)
-        found = one.states(batch).cpu()
+        found = teaching.states(batch).cpu()
         return [found[each.slice] for each in places]
 
-    pairs = [(plain[label].prompt(n), plain[label].answer(n)[:room]) for label, n, room in rows]
+    pairs = asked(plain, rows)
     tokens = [len(prompt) + len(answer) for prompt, answer in pairs]
     mean = max(1, sum(tokens) // len(tokens))
     work = context.scratch / "states"
@@ -112,15 +120,16 @@ def states(
         write(
             work, pairs, run, model.head, config.precision,
             {"cap": model.cap, "teacher": teacher.address, "tokenizer": words.identity},
+            too_long=asked(plain, too_long),
             at_once=context.rows_per_device or max(1, TOKENS[device.type] // mean), told=told,
         )  # fmt: skip
     shutil.copytree(work, out, dirs_exist_ok=True)
     words.save(out)
-    answers = sum(room for *_, room in rows)
     figures = {
         "rows": len(rows),
         "without": silent,
-        "tokens": answers,
+        "too_long": len(too_long),
+        "tokens": sum(len(answer) for _, answer in pairs),
         "width": int(model.head.shape[1]),
         "bytes": sum(file.stat().st_size for file in work.glob("states-*.bin")),
     }

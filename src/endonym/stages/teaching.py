@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from endonym.model.checkpoint import CausalLM
     from endonym.rollouts.asked import Asked
     from endonym.rollouts.distilled import Guide
+    from endonym.rollouts.states import States
     from endonym.rollouts.teacher import Teacher
     from endonym.rollouts.vocabularies import Names
     from endonym.tokenizer.folder import Tokenizer
@@ -65,30 +66,7 @@ def asked_stores(
     return found or stores()
 
 
-class Taught(NextTokens):
-    """Fine-tuning's objective with another loss; experts are kept evenly used as there."""
-
-    def __init__(self, balance: BalanceConfig):
-        super().__init__(balance, mtp_weight=0.0)
-
-    def __call__(self, model: "CausalLM", rows: "Rows") -> "Loss":
-        from endonym.methods.balance import balanced, load
-        from endonym.model.experts import collect_routing
-
-        with collect_routing(model) as routes:
-            loss = self.loss(model, rows)
-        if not routes:
-            return loss
-        real = rows.segments > 0
-        for route in routes:
-            new = load(route.chosen, route.scores.shape[-1], real)
-            self.loads[route.layer] = self.loads.get(route.layer, 0) + new
-        return balanced(
-            loss, routes, real, self.balance.whole, self.balance.by_sequence, rows.weights.sum(1)
-        )
-
-
-class Distilling(Taught):
+class Distilling(NextTokens):
     """The objective: the teacher's distribution on every answer, over the tokens that both sides have.
 
     head: the teacher's, of these tokens; rows: which rows of the student's they are (rows_of); cap: the
@@ -104,7 +82,7 @@ class Distilling(Taught):
         balance: BalanceConfig,
         **settings: Any,
     ):
-        super().__init__(balance)
+        super().__init__(balance, mtp_weight=0.0)
         self.head, self.rows, self.cap, self.teacher = head, rows, cap, teacher
         self.settings = settings
 
@@ -126,7 +104,7 @@ class Distilling(Taught):
         )
 
 
-class Spanning(Taught):
+class Spanning(NextTokens):
     """The objective between two tokenizers (methods/spans.py). shared: ids of the strings that both have."""
 
     def __init__(
@@ -139,7 +117,7 @@ class Spanning(Taught):
     ):
         import torch
 
-        super().__init__(balance)
+        super().__init__(balance, mtp_weight=0.0)
         ids = (shared.student, shared.teacher)
         self.shared = tuple(torch.from_numpy(each).to(head.device) for each in ids)
         self.head, self.cap, self.settings = head, cap, settings
@@ -172,12 +150,13 @@ def chosen(head: "Tensor", rows: "Tensor | int") -> "Tensor":
 @dataclass(frozen=True)
 class View:
     """guide: brings the teacher to the rows; objective: learns from it; known: [V] bool, the student's ids
-    that may be in an answer; context: the longest text that the teacher can read."""
+    that may be in an answer; rooms: for each source the most tokens that the teacher can read after each
+    prompt, 0 where its states were not kept."""
 
     guide: "Guide"
     objective: NextTokens
     known: np.ndarray
-    context: float
+    rooms: list[np.ndarray]
 
 
 def live(
@@ -199,6 +178,7 @@ def live(
     from endonym.rollouts.teacher import Teacher
     from endonym.rollouts.vocabularies import same, shared
     from endonym.tokenizer.folder import Tokenizer
+    from endonym.train.parallel import ranks
     from endonym.train.precision import precision_of
 
     theirs, device = Tokenizer.load(teacher.path), place(context)
@@ -208,11 +188,12 @@ def live(
     dtype = torch.bfloat16 if device.type == "cuda" and not exact else torch.float32
     master = hf.load(teacher.path, dtype=dtype)
     names = names.within(len(net.head), len(master.head))
+    here = ranks(context)
     table, back = names.table(_size(words, net.head)), names.back(_size(theirs, master.head))
     is_plain = spans or bool((names.student == names.teacher).all())
     numbers = None if is_plain else torch.from_numpy(table.clip(0))
-    one = Teacher(master, device, numbers, in_turn=context.offload)
     head, cap, limit = master.head.detach().to(device), master.cap, longest(master.config)
+    one = Teacher(master, device, numbers, in_turn=context.offload, ranks=here)
     prompts = asked
     if spans or config.teacher_prompt_prefix:
         prompts = asked_stores(
@@ -220,6 +201,7 @@ def live(
             folder="teacher", prefix=config.teacher_prompt_prefix, template=config.template,
         )  # fmt: skip
     given = (one, list(prompts.values()), theirs.stop_ids, table, back)
+    rooms = [limit - each.prompt_lengths for each in prompts.values()]
     if spans:
         pairs = set(zip(names.student.tolist(), names.teacher.tolist()))
         guide = guides.Spanning(
@@ -230,13 +212,13 @@ def live(
         objective = Spanning(head, names, cap, config.balance, **settings)
         known = np.zeros(len(table), bool)
         known[list(words.backend.get_vocab(with_added_tokens=True).values())] = True
-        return View(guide, objective, known, limit)
+        return View(guide, objective, known, rooms)
     check_prompts(prompts, table, words)
     if config.teacher_prompt_prefix:
         guide = guides.Aside(*given, length=limit)
     else:
         guide = (guides.InTurn if context.offload else guides.Beside)(*given)
-    return View(guide, _whole(config, names, head, cap, one), table >= 0, limit)
+    return View(guide, _whole(config, names, head, cap, one), table >= 0, rooms)
 
 
 def kept(
@@ -260,7 +242,19 @@ def kept(
     table = names.table(_size(words, net.head))
     check_prompts(asked, table, words)
     objective = _whole(config, names, head, cache.cap, None)
-    return View(guides.Cached(cache, table), objective, table >= 0, np.inf)
+    rooms = [_kept_rooms(cache, one, table) for one in asked.values()]
+    return View(guides.Cached(cache, table), objective, table >= 0, rooms)
+
+
+def _kept_rooms(cache: "States", one: "Asked", table: np.ndarray) -> np.ndarray:
+    """Tokens of each answer that is in the cache, 0 of those that were too long for it; DataError where
+    it has never seen one."""
+    found = np.zeros(len(one), np.int64)
+    for number in range(len(one)):
+        prompt, answer = table[one.prompt(number)], table[one.answer(number)]
+        if cache.has(prompt, answer):
+            found[number] = len(answer)
+    return found
 
 
 def _whole(

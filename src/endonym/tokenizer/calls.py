@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_DEPTH = 32
 """Of the arguments' lists and objects; templates walk through them by recursion."""
 MAX_CALLS = 32
-"""Of one turn; each is answered, and a turn of ten thousand would be too."""
+"""Of one turn that are read, for each is answered."""
 
 _SPACE = re.compile(r"\s*")
 
@@ -39,9 +39,10 @@ def parse_reply(text: str, *, thoughts: bool = True, first: int = 1) -> dict[str
               the strictest templates ask for)
 
     tool_calls are OpenAI's, with the arguments as an object. A call that is not one (no JSON, no name,
-    no object as arguments, nested deeper than MAX_DEPTH, not closed, no valid Unicode, more than
-    MAX_CALLS) stays in the content and is listed: "malformed": [{"place": its number among all calls
-    of the turn, from 0, "error": ...}]. What stands in thoughts is never a call.
+    no object as arguments, nested deeper than MAX_DEPTH, not closed, no valid Unicode) stays in the
+    content and is listed: "malformed": [{"place": its number among all calls of the turn, from 0,
+    "error": ...}]. So is all that follows MAX_CALLS calls, as one. What stands in thoughts is never a
+    call.
     """
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if thoughts:
@@ -49,10 +50,11 @@ def parse_reply(text: str, *, thoughts: bool = True, first: int = 1) -> dict[str
     text, kept, at = message["content"], [], 0
     calls, malformed, place = [], [], 0
     while (begin := text.find(OPEN, at)) >= 0:
+        if place == MAX_CALLS:
+            malformed.append({"place": place, "error": "too many calls"})
+            break
         kept.append(text[at:begin])
         found, end = _call(text, begin + len(OPEN))
-        if len(calls) == MAX_CALLS and isinstance(found, dict):
-            found = "too many calls"
         if isinstance(found, dict):
             name = f"call{first + len(calls):05d}"
             calls.append({"id": name, "type": "function", "function": found})

@@ -26,6 +26,7 @@ from endonym.synth.instruct import (
     verifiers,
 )
 from endonym.synth.instruct.composition import Pair, Query, composed, drawing
+from endonym.synth.instruct.draft import Draft, is_plain
 from endonym.synth.instruct.emission import Placement, Told
 from endonym.synth.instruct.journal import Journal
 from endonym.synth.instruct.pool import Constraint, Kind
@@ -105,10 +106,11 @@ def by_model(
         )
         samples = [Sample(one, reply) for one, some in zip(told, replies) for reply in some]
         samples = _obeying(samples, runner, steps["verification"])
+        if runner is not None:
+            steps["sandbox, verification"] += runner.counts
+            runner.counts.clear()
         samples = [each for each in samples if _in_script(each, steps["foreign script"])]
         yield from _judged(samples, judge, settings.judge_above, steps["judge"])
-    if runner is not None:
-        steps["sandbox, verification"] += runner.counts
 
 
 def by_rule(
@@ -140,7 +142,7 @@ def _edited(
             else "no known reply"
             if not query.reply
             else "code, LaTeX or a table"
-            if not editing.is_plain(query.reply)
+            if not is_plain(query.reply)
             else foreign(query.reply, query.text, query.language).partition(":")[0]
         )
         steps["composition"][reason or "queries"] += 1
@@ -163,7 +165,7 @@ def _edit(
 ) -> tuple[Constraint, str] | None:
     """(constraint, the reply that obeys it); None where the rule does not fit or the result fails."""
     drawn = drawing(kind, query, random)
-    draft = editing.Draft(query.text, query.reply, kind, drawn, query.language, random)
+    draft = Draft(query.text, query.reply, kind, drawn, query.language, random)
     reply = editing.edit(draft)
     if reply is None:
         steps["editing"]["does not fit"] += 1

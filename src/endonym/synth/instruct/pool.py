@@ -116,8 +116,8 @@ def kinds(language: str) -> list[Kind]:
         raise DataError(
             f"the pack of {language!r} has no constraints",
             wanted=f"packs/{language}/instruct.toml",
-            do="write one after lang/packs/en/instruct.toml (ENDONYM_PACKS names your own folder),"
-            " or name another language in `pool`",
+            do="write one after lang/packs/en/instruct.toml (ENDONYM_PACKS names your own folder);"
+            " with a teacher you may name another language in `pool`",
         )
     return found
 
