@@ -14,6 +14,7 @@ from endonym.lang.segment import graphemes, lines, sentences, words
 from endonym.synth.instruct.pool import Kind
 
 FORMAL = re.compile(r"```|\\boxed|\\frac|\\\(|\\\[|\$[^$]+\$|^\s*\|.*\|\s*$|<[a-zA-Z/][^>]*>", re.M)
+MARKS = "\"'“”‘’.,!?;:()[]*"
 
 
 @dataclass
@@ -64,7 +65,8 @@ class Draft:
 
 
 def is_plain(reply: str) -> bool:
-    """Whether rules may touch a reply."""
+    """Whether rules may touch a reply: in code, LaTeX and tables line breaks, stars and commas mean
+    something."""
     return bool(reply.strip()) and not FORMAL.search(reply)
 
 
@@ -72,13 +74,14 @@ def _content_words(text: str, language: str) -> list[str]:
     """Words of two letters or more that are no function words; Korean ones without their particle."""
     is_hangul = "Hang" in pack(language).scripts
     found = words(text, language, "kiwi" if is_hangul else "")
-    ends = sorted((p.lstrip("-") for p in pack(language).particles), key=len, reverse=True)
-    pieces = [word.strip("\"'“”‘’.,!?;:()[]*") for word in words(text, language)]
+    whole = {word.strip(MARKS) for word in words(text, language)}
+    ends = tuple(each.lstrip("-") for each in pack(language).particles)
+    bare = whole | {word.removesuffix(end) for word in whole for end in ends}
     known = _dictionary() if pack(language).count.words == "newmm" else None
     listed, kept = stop_words(language), []
     for word in found:
-        word = word.strip("\"'“”‘’.,!?;:()[]*")
-        if is_hangul and not any(p == word or p in {word + e for e in ends} for p in pieces):
+        word = word.strip(MARKS)
+        if is_hangul and word not in bare:
             continue  # a stem or an ending, no word
         if len(graphemes(word)) < (2 if is_hangul else 3) or word.casefold() in listed:
             continue
