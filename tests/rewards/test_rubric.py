@@ -222,6 +222,9 @@ def test_overlap_by_hand():
     # content words: {fine, market, 500} and {fine, 500}: F1 = 2 * 2 / (3 + 2)
     assert overlap("fine market 500", "fine 500", "", "") == pytest.approx(0.8)
     assert overlap("fine market 500", "fine 500", "market?", "") == 1.0  # the question's word
+    assert overlap("fine 500", "market fine 500", "market?", "") == 1.0  # neither asked nor paid
+    assert overlap("market", "market fine", "market?", "") == 0.0
+    assert overlap("market", "market", "market?", "") == 1.0  # the reference says no more
     assert overlap("fine", "fine 500", "", "") == 0.0  # the number is missing
     assert overlap("fine 500", "fine 500", "", "") == 1.0
     assert overlap("fine 500 600 700", "fine 500", "", "") == 0.0  # a list of numbers

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,17 +13,24 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from endonym.core import recipe as recipes
 from endonym.core.artifact import Artifact
 from endonym.core.errors import DataError, RecipeError, StoreError
+from endonym.core.plan import plan
+from endonym.core.store import Store
 from endonym.data.document import Conversation, Prompt, write_table
+from endonym.data.sections import Section, write_sections
+from endonym.engine.backends import Own
 from endonym.methods.nll import token_logprobs
 from endonym.model import hf
+from endonym.rollouts import draw, record
 from endonym.rollouts import groups as loaders
-from endonym.rollouts import record
 from endonym.stages.rl import RlConfig, rl
+from endonym.stages.table import stage
 from endonym.tasks.base import Item, write_items
 from endonym.train import launch
 from eval.tiny import ENGLISH, context, model, tokenizer
+from rollouts.worlds import call
 
 RUN = {
     "steps": 3,
@@ -133,6 +141,7 @@ def test_end_to_end(tmp_path, inputs):
     assert figures["steps"] == figures["text_steps"] == 3
     assert figures["prompts"] == 11 and figures["too_long"] == 0
     assert figures["judged_by"]["language"]["weight"] == 1.0
+    assert set(figures["rewards"]) == {"reward", "language"}
     assert (
         outcome.licences
         and weights(out) != (inputs["model"].path / "model.safetensors").read_bytes()
@@ -142,6 +151,10 @@ def test_end_to_end(tmp_path, inputs):
         assert len(every) == 16 and batch.cursor == 4 * (batch.number + 1)
         assert line["reward"] == pytest.approx(sum(one.reward for one in every) / 16)
         assert line["rewards/language/mean"] == pytest.approx(line["reward"])
+        found = [one.reward for one in every]
+        assert line["rewards/language/std"] == pytest.approx(statistics.stdev(found))
+        spreads = [statistics.stdev(found[n : n + 4]) for n in range(0, 16, 4)]
+        assert line["reward_std"] == pytest.approx(statistics.mean(spreads))
         drawn = [sum(one.mask) for one in every]
         assert line["completions/mean_length"] == pytest.approx(sum(drawn) / 16)
         minus = -sum(sum(one.logprobs) for one in every) / sum(drawn)
@@ -181,9 +194,7 @@ def test_without_weight_or_chance_it_is_grpo_bit_for_bit(tmp_path, inputs, never
     assert weights(plain) == weights(ink) and lines(plain) == [
         {name: value for name, value in line.items() if name != "text"} for line in lines(ink)
     ]
-    _, real = run(
-        tmp_path, inputs, "real", text=True, ink={"rows": 3, "lmbda": 1e-3, "rho": 1.0}
-    )
+    _, real = run(tmp_path, inputs, "real", text=True, ink={"rows": 3, "lmbda": 1e-3, "rho": 1.0})
     assert weights(plain) != weights(real)
 
 
@@ -200,9 +211,7 @@ def test_knowledge_teaches_what_rollouts_do_not_hold(tmp_path, inputs):
 
     settings = {"steps": 25, "learning_rate": 3e-3} | own(tmp_path, "float(len(text) % 2)")
     _, plain = run(tmp_path, inputs, "plain", **settings)
-    _, ink = run(
-        tmp_path, inputs, "ink", text=True, ink={"rows": 9, "lmbda": 1.0}, **settings
-    )
+    _, ink = run(tmp_path, inputs, "ink", text=True, ink={"rows": 9, "lmbda": 1.0}, **settings)
     before = known(inputs["model"].path)
     assert known(ink) > before + 3 and known(plain) < before + 0.5
     for out in (plain, ink):
@@ -405,6 +414,102 @@ def test_kill_9_at_any_moment_ends_where_an_undisturbed_run_ends(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["in a save"] >= 1 and told["at random"] >= 1 and told["in a write"] == 6
+
+
+# --- with tools --------------------------------------------------------------------------------
+
+
+class Caller(Own):
+    """A model that begins by a call, whatever it would have said, and then says what it says."""
+
+    first = f"{call('search_law', query_list=['water'])}"
+
+    def generate(self, prompts, sampling, stop_ids=(), **others):
+        words = tokenizer()
+        forced = [*words.encode(self.first, literal=True), words.turn_end_id]
+        done = super().generate(prompts, sampling, stop_ids, **others)
+        for prompt, answer in zip(prompts, done, strict=True):
+            if "<|im_start|>tool" in words.backend.decode(prompt, skip_special_tokens=False):
+                continue
+            ids = torch.tensor([*prompt, *forced])
+            hidden = self.model(ids[None, :-1])[0, len(prompt) - 1 :]
+            answer.tokens, answer.finish = list(forced), "stop"
+            answer.logprobs = token_logprobs(hidden, self.model.head, ids[len(prompt) :]).tolist()
+            answer.raw_logprobs = list(answer.logprobs)
+        return done
+
+
+def test_with_a_library_what_tools_say_is_read_and_not_learnt(tmp_path, inputs, monkeypatch):
+    monkeypatch.setattr(draw, "Own", Caller)
+    start, shelf = tmp_path / "model", tmp_path / "shelf"
+    hf.save(model(size=1024), start, eos_ids=tokenizer().stop_ids)
+    tokenizer().save(start)
+    shelf.mkdir()
+    texts = ["water rose in the capital", "the country has a large population"]
+    laws = [Section(f"s{n}", "the law", str(n), "", text, "en") for n, text in enumerate(texts)]
+    write_sections(shelf / "sections.parquet", laws)
+    given = inputs | {"model": artifact(start, "model"), "library": artifact(shelf, "sections")}
+    settings = own(tmp_path, "float(len(completions[n]) == 3)") | {"max_prompt": 900, "updates": 2}
+    agent = {"max_turns": 1, "max_tokens": 300}
+    _, out = run(tmp_path, given, agent=agent, row_length=1024, **settings)
+    drawn = [one for batch in batches(out) for one in batch.rollouts]
+    for one in drawn:
+        assert one.turns == 2 and one.reward == 1.0
+        assert [each["role"] for each in one.messages] == ["assistant", "tool", "assistant"]
+        assert "water rose" in one.messages[1]["content"]
+        told = [token for token, is_drawn in zip(one.tokens, one.mask) if not is_drawn]
+        assert "water rose" in tokenizer().decode(told)
+        assert len(told) + sum(one.mask) == len(one.tokens) <= 300
+    # Both turns have in the trainer, behind prompt and tool text, the probability they were drawn with.
+    settings |= own(tmp_path, "float(len(text) % 3)")
+    _, out = run(tmp_path, given, "differ", agent=agent, row_length=1024, **settings)
+    log = lines(out)
+    assert log[0]["sampling/sampling_logp_difference/mean"] < 1e-5 and log[0]["turns"] == 2
+    assert any(line["grad_norm"] > 0 for line in log)
+
+
+# --- in a recipe -------------------------------------------------------------------------------
+
+RECIPE = """
+[stages.base]
+use = "import"
+path = "model"
+[stages.exam]
+use = "items"
+sources = [{ builtin = "almanac", language = "en", amount = 8 }]
+[stages.talk]
+use = "conversations"
+sources = [{ builtin = "almanac", language = "en", amount = 8 }]
+[stages.policy]
+use = "rl"
+model = "@base"
+prompts = "@exam"
+knowledge = "@talk"
+reward = { answer = 0.9, mine = 0.1 }
+own = { mine = "mine.py" }
+"""
+
+
+def test_a_recipe_sets_how_the_knowledge_is_injected(tmp_path, inputs):
+    """The slot `knowledge` says which text, the settings `ink` how; an own reward's file is part of it."""
+    (tmp_path / "model").symlink_to(inputs["model"].path)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    own(tmp_path, "1.0")
+
+    def policy(*sets):
+        loaded = recipes.load(tmp_path / "recipe.toml", None, list(sets))
+        return plan(loaded, Store(tmp_path / "store"), stage, (tmp_path,))["policy"]
+
+    plain = policy()
+    assert plain.inputs["knowledge"] == {"talk": "talk"}
+    assert (plain.config.ink.lmbda, plain.config.ink.rho, plain.config.ink.rows) == (0.1, 0.6, 64)
+    told = policy("policy.ink.lmbda=0.3", "policy.agent.max_turns=2")
+    assert told.config.ink.lmbda == 0.3 and told.config.ink.rho == 0.6
+    assert told.inputs == plain.inputs and told.address != plain.address
+    own(tmp_path, "2.0")
+    assert policy().address != plain.address
+    own(tmp_path, "1.0")
+    assert policy().address == plain.address
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def long_talk(count, words):
 
 def test_what_is_too_long_for_the_cache_is_left_out_of_both(tmp_path, inputs):
     folder = tmp_path / "long"
-    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 30))
+    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 50))
     given = inputs | {"data": {**inputs["data"], "long": long}}
     kept = cache(tmp_path, given)
     assert (kept.figures["rows"], kept.figures["too_long"], kept.figures["without"]) == (12, 3, 0)
@@ -286,9 +286,9 @@ def test_what_is_too_long_for_the_cache_is_left_out_of_both(tmp_path, inputs):
 
 def test_what_the_teacher_has_no_room_for_is_left_out(tmp_path, inputs):
     """Its context is shorter than the student's, or filled by a text that it alone reads."""
-    answered = max(len(tokenizer().encode_chat(row.messages)[0]) for row in long_talk(3, 8))
+    answered = max(len(tokenizer().encode_chat(row.messages)[0]) for row in long_talk(3, 40))
     folder = tmp_path / "long"
-    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 8))
+    long = artifact(folder, "conversations.parquet", "conversations", long_talk(3, 40))
     given = inputs | {
         "teacher": start(tmp_path / "short", model(1, answered)),
         "data": {**inputs["data"], "long": long},

@@ -16,10 +16,10 @@ class Scripted:
     def __init__(self, script: Callable[[Request], Answer | None]):
         self.script, self.requests = script, []
 
-    def answers(self, requests):
+    def answers(self, requests, take):
         for number in reversed(range(len(requests))):  # answers come in any order
             self.requests.append(requests[number])
-            yield number, self.script(requests[number])
+            take(number, self.script(requests[number]))
 
 
 @dataclass

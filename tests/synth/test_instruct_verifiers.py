@@ -328,15 +328,23 @@ def test_a_journal_asks_nothing_twice_and_a_failed_call_again(tmp_path):
     journal = Journal(chat, tmp_path)
     requests = [ask("a"), ask("b"), ask("a"), ask("a", seed=1)]
     first = journal.ask(requests)
-    assert [each and each.text for each in first] == ["0 \ud800", None, "0 \ud800", "1 \ud800"]
+    assert [each and each.text for each in first] == ["0 ?", None, "0 ?", "1 ?"]
     assert (len(chat.requests), journal.asked, journal.failed) == (3, 3, 1)
     failing.clear()
     later = Journal(chat, tmp_path)
-    assert later.ask(requests)[0] == first[0] and later.ask(requests)[1].text == "0 \ud800"
+    assert later.ask(requests)[0] == first[0] and later.ask(requests)[1].text == "0 ?"
     assert len(chat.requests) == 4
     for file in tmp_path.rglob("*.json"):
         file.write_text("{torn")
     assert later.ask([ask("a")])[0] == first[0]
+
+
+def test_thoughts_are_no_part_of_an_answer(tmp_path):
+    said = {"a": "<think>hm</think>ดี", "b": "<think>hm", "c": "ดี"}
+    chat = Scripted(lambda request: Answer(said[request.messages[0]["content"]], "stop"))
+    for _ in range(2):
+        found = Journal(chat, tmp_path).ask([ask(each) for each in said])
+        assert [each.text for each in found] == ["ดี", "", "ดี"]
 
 
 KILLED = """
@@ -348,12 +356,12 @@ from endonym.synth.instruct.journal import Journal
 
 class Dying:
     name = "dying"
-    def answers(self, requests):
+    def answers(self, requests, take):
         for number, each in enumerate(requests):
             if number == 5 and sys.argv[2] == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             print(each.messages[0]["content"], flush=True)
-            yield number, Answer(f"answer {each.messages[0]['content']}", "stop")
+            take(number, Answer(f"answer {each.messages[0]['content']}", "stop"))
 
 found = Journal(Dying(), Path(sys.argv[1])).ask([ask(str(n)) for n in range(8)])
 assert [each.text for each in found] == [f"answer {n}" for n in range(8)]

@@ -11,8 +11,12 @@ from typing import Protocol
 from endonym.engine.generate import generate
 from endonym.engine.run import Generation
 from endonym.engine.sampler import Sampling
+from endonym.engine.served import Served
+from endonym.engine.server import serving
 from endonym.engine.text import Decode
 from endonym.model.checkpoint import CausalLM
+
+__all__ = ["Backend", "Own", "Served", "serving"]
 
 
 class Backend(Protocol):

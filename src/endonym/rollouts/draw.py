@@ -251,8 +251,9 @@ def figures(batch: Batch, plan: Plan) -> dict[str, float]:
     """What a batch was like, by TRL's names where it has one. Rewards: means over judged answers of all
     groups that were drawn, those put aside included; a part over the answers that it applies to.
 
-    reward, reward_std (mean over groups), rewards/<part>/mean, frac_reward_zero_std; failed (share of
-    answers that could not be judged), failed/<part>; completions/mean_length (tokens that were drawn),
+    reward, reward_std (mean over groups), rewards/<part>/mean and /std (over answers),
+    frac_reward_zero_std; failed (share of answers that could not be judged), failed/<part>;
+    completions/mean_length (tokens that were drawn),
     completions/clipped_ratio (share that did not stop by itself), turns; entropy (the mean of minus the
     log-probability of what was drawn: an estimate without bias of the sampler's own); discarded
     (share of groups put aside), tries.
@@ -279,6 +280,8 @@ def figures(batch: Batch, plan: Plan) -> dict[str, float]:
         values = [v for each in every if (v := each.parts.get(name)) is not None]
         known = [value for value in values if not math.isnan(value)]
         found[f"rewards/{name}/mean"] = _mean(known)
+        if len(known) > 1:
+            found[f"rewards/{name}/std"] = float(np.std(known, ddof=1))
         if len(known) < len(values):
             found[f"failed/{name}"] = 1 - len(known) / len(values)
     return {name: value for name, value in found.items() if not math.isnan(value)}

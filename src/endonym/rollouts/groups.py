@@ -126,7 +126,7 @@ class Groups:
                 "last": _mean(steps[-tenth:], name),
             }
             for name in names
-            if name == "reward" or name.startswith("rewards/")
+            if name == "reward" or (name.startswith("rewards/") and name.endswith("/mean"))
         }
         failed = {
             name.removeprefix("failed/"): sum(one.get(name, 0.0) for one in steps) / len(steps)

@@ -1,6 +1,9 @@
 """Whatever answers messages: a server that speaks OpenAI's chat protocol, or a model folder of ours.
 
-    Chat.answers(requests) -> (index of the request, Answer, or None where the call failed) as they come
+    Chat.answers(requests, take)    take(index of the request, Answer, or None where the call failed)
+
+take is called for each request once, the moment its answer is there, from whatever thread it came in: so
+that it can be written down before anything else happens.
 
 A failed call is no answer and no verdict: whoever asked drops the sample and counts it. An answer that
 was cut off says so (finish "length"). Two requests that are to be answered differently have different
@@ -9,8 +12,8 @@ seeds.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,11 +42,14 @@ def ask(text: str, **settings: Any) -> Request:
     return Request([{"role": "user", "content": text}], **settings)
 
 
+Take = Callable[[int, Answer | None], None]
+
+
 class Chat(Protocol):
     name: str
     """Of the model: with a request it names the answer."""
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | None]]: ...
+    def answers(self, requests: Sequence[Request], take: Take) -> None: ...
 
 
 class Served:
@@ -56,20 +62,24 @@ class Served:
     def named(cls, model: str, prefix: str) -> "Served":
         return cls(Server.from_environment(model, prefix))
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | None]]:
+    def answers(self, requests: Sequence[Request], take: Take) -> None:
         with ThreadPoolExecutor(self._server.parallel, thread_name_prefix="chat") as threads:
-            asked = {threads.submit(self._answer, each): n for n, each in enumerate(requests)}
+            asked = [
+                threads.submit(self._answer, number, each, take)
+                for number, each in enumerate(requests)
+            ]
             try:
-                for done in as_completed(asked):
-                    yield asked[done], done.result()
+                for done in asked:
+                    done.result()
             finally:
                 threads.shutdown(cancel_futures=True)
 
-    def _answer(self, request: Request) -> Answer | None:
+    def _answer(self, number: int, request: Request, take: Take) -> None:
         try:
-            return self._server.ask(**asdict(request))
+            answer = self._server.ask(**asdict(request))
         except Unreached:
-            return None
+            answer = None
+        take(number, answer)
 
 
 class Own:
@@ -87,7 +97,7 @@ class Own:
         self._model = hf.load(model.path, device=context.device, dtype=dtype)
         self._rows = context.rows_per_device or 32
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | None]]:
+    def answers(self, requests: Sequence[Request], take: Take) -> None:
         """Batches of requests that are drawn alike; one that leaves no room in the model's context is
         a failed call."""
         from endonym.engine.generate import generate
@@ -99,7 +109,9 @@ class Own:
         longest = self._model.config.max_position_embeddings
         for (temperature, max_tokens), numbers in alike.items():
             prompts = {n: self._tokenizer.encode_prompt(requests[n].messages) for n in numbers}
-            yield from ((n, None) for n in numbers if len(prompts[n]) >= longest)
+            for n in numbers:
+                if len(prompts[n]) >= longest:
+                    take(n, None)
             fit = [n for n in numbers if len(prompts[n]) < longest]
             fit.sort(key=lambda n: (-len(prompts[n]), n))
             sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
@@ -114,7 +126,7 @@ class Own:
                     keys=[int(requests[n].key(self.name)[:15], 16) for n in batch],
                 )
                 for n, each in zip(batch, done):
-                    yield n, Answer(self._said(each.tokens), each.finish)
+                    take(n, Answer(self._said(each.tokens), each.finish))
 
     def _said(self, tokens: list[int]) -> str:
         stop = self._tokenizer.stop_ids

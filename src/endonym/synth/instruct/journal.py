@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from endonym.core.artifact import machine_error
+from endonym.rewards.base import said
 from endonym.rewards.chat import Answer
 from endonym.synth.instruct.chat import Chat, Request
 
@@ -40,19 +41,22 @@ class Journal:
         return len(self._seen)
 
     def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
-        """The answers in the requests' order; None where the call failed. Equal requests are one."""
+        """The answers in the requests' order, what was thought before them left out; None where the call
+        failed. Equal requests are one."""
         keys = [each.key(self.chat.name) for each in requests]
         found = {key: self._kept(key) for key in dict.fromkeys(keys)}
         missing = {key: each for key, each in zip(keys, requests) if found[key] is None}
         self._seen.update(found)
         names = list(missing)
-        for number, answer in self.chat.answers(list(missing.values())):
-            if answer is None:
-                self.failed += 1
-                continue
-            found[names[number]] = answer
-            self._keep(names[number], answer)
-        return [found[key] for key in keys]
+
+        def take(number: int, answer: Answer | None) -> None:
+            if answer is not None:
+                found[names[number]] = self._keep(names[number], answer)
+
+        self.chat.answers(list(missing.values()), take)
+        self.failed += sum(found[name] is None for name in names)
+        told = {key: each and Answer(said(each.text), each.finish) for key, each in found.items()}
+        return [told[key] for key in keys]
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -65,8 +69,10 @@ class Journal:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def _keep(self, key: str, answer: Answer) -> None:
-        file, told = self._file(key), json.dumps({"text": answer.text, "finish": answer.finish})
+    def _keep(self, key: str, answer: Answer) -> Answer:
+        """The answer as it was written: half a surrogate pair, which a model may say, is no text."""
+        text = answer.text.encode("utf-8", "replace").decode()
+        file, told = self._file(key), json.dumps({"text": text, "finish": answer.finish})
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
@@ -76,3 +82,4 @@ class Journal:
             with suppress(OSError, NameError):
                 os.unlink(part.name)
             raise machine_error(error, file, len(told)) from error
+        return Answer(text, answer.finish)

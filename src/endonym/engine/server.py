@@ -1,0 +1,122 @@
+"""A model server of one's own: started from a command for weights in a folder, and ended with all it began.
+
+The command stands in the environment, for where and how a server runs is the machine's business:
+
+    ENDONYM_SERVER="/opt/vllm/bin/vllm serve {model} --served-model-name {name} --port {port} \
+        --host 127.0.0.1 --logprobs-mode processed_logprobs"
+    ENDONYM_SERVER_SECONDS     until it must be ready (900: large weights are read from a disk)
+    ENDONYM_SERVER_KEY         sent as a bearer token, where the command asks for one
+    ENDONYM_SERVER_LOG         file that it writes to; else one of its own, shown where it fails
+
+It needs an environment of its own, with its own torch: variables that lead Python into ours are taken
+out of what it inherits. The name it is given is the weights' address, so that every answer is stamped.
+
+New weights are served by a new server: `with` ends one before the next begins. vLLM can also read new
+weights in place (reload_weights over /collective_rpc, in its development mode), but keeps the old name
+then, and an answer would no longer say whose it is.
+"""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from endonym.core.errors import MachineError
+from endonym.engine import keeper
+from endonym.engine.served import Served
+
+FIELDS = ("{model}", "{name}", "{port}")
+OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "VIRTUAL_ENV", "OMP_NUM_THREADS")
+POLL = 0.2  # seconds between two looks whether it is ready
+
+
+@contextmanager
+def serving(folder: Path, weights: str) -> Iterator[Served]:
+    """The backend of a server that was started for the model in `folder`, known by its weights' address.
+
+    MachineError where no command is named, where it ends before it is ready, or is not ready in time.
+    """
+    command, port = _command(folder, weights)
+    seconds = float(os.environ.get("ENDONYM_SERVER_SECONDS") or 900)
+    url = f"http://127.0.0.1:{port}/v1"
+    with tempfile.TemporaryDirectory() as aside:
+        log = Path(os.environ.get("ENDONYM_SERVER_LOG") or Path(aside, "log"))
+        with log.open("ab") as out:
+            kept = subprocess.Popen(
+                [sys.executable, "-I", keeper.__file__, *command],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env={name: each for name, each in os.environ.items() if name not in OURS},
+                start_new_session=True,
+            )
+        try:
+            _wait_until_ready(url, kept, time.monotonic() + seconds, command, log)
+            served = Served(url, weights, key=os.environ.get("ENDONYM_SERVER_KEY", ""))
+            try:
+                yield served
+            finally:
+                served.close()
+        finally:
+            kept.stdin.close()  # the keeper then ends it
+            kept.wait()
+
+
+def _command(folder: Path, weights: str) -> tuple[list[str], int]:
+    """The command with its fields filled in, and the port."""
+    template = os.environ.get("ENDONYM_SERVER", "")
+    missing = [field for field in FIELDS if field not in template]
+    if missing:
+        raise MachineError(
+            "no command is named that starts a model server"
+            if not template
+            else "the command that starts a model server lacks a field",
+            where="ENDONYM_SERVER",
+            wanted="vllm serve {model} --served-model-name {name} --port {port} "
+            "--logprobs-mode processed_logprobs",
+            got=template or "nothing",
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = dict(zip(FIELDS, (str(folder), weights, str(port))))
+    words = shlex.split(template)
+    for field, value in values.items():
+        words = [word.replace(field, value) for word in words]
+    return words, port
+
+
+def _wait_until_ready(
+    url: str, kept: subprocess.Popen, until: float, command: list[str], log: Path
+) -> None:
+    import httpx
+
+    while True:
+        code = kept.poll()
+        if code is not None or time.monotonic() > until:
+            raise MachineError(
+                "the model server ended before it was ready"
+                if code is not None
+                else "the model server was not ready in time",
+                where=shlex.join(command),
+                got=_end_of(log) or (f"exit {code}" if code is not None else "no word"),
+                do="run the command by hand, or raise ENDONYM_SERVER_SECONDS",
+            )
+        try:
+            # It lists its models when it can answer; who may ask is Served's to find out.
+            if httpx.get(f"{url}/models", timeout=5.0).status_code in (200, 401, 403):
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(POLL)
+
+
+def _end_of(log: Path) -> str:
+    """The last words of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])[-2000:]
