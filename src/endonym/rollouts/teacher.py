@@ -38,7 +38,7 @@ class Teacher:
         self.in_turn = in_turn and ranks.size == 1
         model.eval().requires_grad_(False)
         self._step = Stepping(model, self._no_objective)
-        if False:
+        if ranks.size > 1:
             dtype = next(model.parameters()).dtype
             shard(self._step, ranks, device, dtype, offload=in_turn)
         elif not in_turn:
