@@ -41,8 +41,10 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, T
     """
     logits = logits.float()
     if sampling.temperature == 0:
-        most = torch.softmax(logits, 1).amax(1)
-        return _place_of_most(logits), torch.zeros_like(most), most.log()
+        tokens = _place_of_most(logits)
+        top = logits.gather(1, tokens[:, None])
+        raw = -(logits - top).exp_().sum(1).log()
+        return tokens, torch.zeros_like(raw), raw
     top = logits.amax(1, keepdim=True)
     weight = (logits - top).exp_()  # p times the sum of this; the most probable token's is 1
     whole = weight.sum(1)

@@ -55,17 +55,13 @@ class Worker:
             raise OSError("a worker that compares expressions did not start")
 
     def ask(self, gold: str, answer: str) -> str:
-        """The verdict; the worker may be dead afterwards."""
+        """The verdict; "failed" where it gives none: then it is of no more use."""
         pair = json.dumps({"gold": gold, "answer": answer}).encode() + b"\n"
         try:
             self.process.stdin.write(pair)
         except OSError:  # it was killed from outside while it waited
-            self.kill()
             return "failed"
-        word = self._line(PATIENCE * self.cpu_seconds)
-        if not word:  # no answer in all that time, or none any more
-            self.kill()
-        return word or "failed"
+        return self._line(PATIENCE * self.cpu_seconds) or "failed"
 
     def _line(self, seconds: float) -> str | None:
         """The next line; "" at the end of the stream, None where nothing came in time."""
@@ -80,9 +76,6 @@ class Worker:
                 self.rest += piece
         line, _, self.rest = self.rest.partition(b"\n")
         return line.decode()
-
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
 
     def end(self) -> None:
         """Lets an idle worker end by itself, so that its time is accounted for."""
@@ -119,19 +112,17 @@ class Pool:
     def _verdict(self, pair: tuple[str, str]) -> str:
         worker = self.idle.get()
         try:
-            for _ in range(2):  # a worker that died while idle says nothing about the answer
-                if worker is not None and not worker.is_alive():
-                    worker.kill()
-                    worker = None
+            for _ in range(2):  # a worker that was killed while idle says nothing about the answer
                 if worker is None:
                     worker = Worker(self.cpu_seconds)
                     self.made.append(worker)
                 word = worker.ask(*pair)
                 if word != "failed":
                     return word
+                worker.kill()
+                worker = None
             return "failed"
-        except OSError:
-            worker = None
+        except OSError:  # no process could be started
             return "failed"
         finally:
             self.idle.put(worker)

@@ -114,7 +114,8 @@ def states(
 
         def told(count: int) -> None:
             nonlocal done
-            bar.advance(count - done)
+            if count > done:  # shards that stand there are told of, and the last one twice
+                bar.advance(count - done)
             done = count
 
         write(
