@@ -1,10 +1,13 @@
-"""Greedy answers from the same weights to the same prompts of unequal length; time includes reading
+"""Answers from the same weights to the same prompts of unequal length; time includes reading
 the prompts.
 
 Even: every answer has NEW_TOKENS tokens, and there are as many prompts as rows in the batch. Uneven:
 four times as many prompts as rows, each with a length at which its answer ends, drawn once from 1 to
 NEW_TOKENS with equal chance, the same for all arms. transformers ends rows by a stopping criterion and
 goes on with the batch until its longest answer ends; only the tokens of answers count.
+
+Groups: each prompt stands GROUP times in the batch, as in reinforcement learning. Drawn: not greedy but
+at temperature 1 with top_p = 0.95; the arms' random numbers differ, so their tokens do.
 
 Endonym's engine also gives the log-probability of every token, which transformers is not asked for.
 """
@@ -23,6 +26,9 @@ BATCHES = (1, 8, 32)
 UNEVEN = 8
 """Rows of the batch whose answers end apart."""
 NEW_TOKENS = 64
+MANY, GROUP = 32, 8
+"""Rows of the batches of groups and of drawn answers, and equal prompts in a group."""
+TOP_P = 0.95
 
 TOLERANCE = {"float32": 0.99, "bfloat16": 0.0}
 """Least share of tokens that must be equal. In float32 two tokens may lie closer than the rounding,
@@ -38,11 +44,13 @@ def run(
     words = material.tokenizer(shape.vocab_size)
     words.save(folder)
     parameters = material.save_model(shape, folder, lively=True)
-    prompts = material.prompts(words, max(*batches, 4 * UNEVEN))
+    prompts = material.prompts(words, max(*batches, 4 * UNEVEN, MANY))
     lengths = Random(0)
     ends = [lengths.randint(1, new_tokens) for _ in range(4 * UNEVEN)]
     cases = {str(size): Case(size, [new_tokens] * size) for size in batches}
     cases["uneven"] = Case(UNEVEN, ends)
+    cases["groups"] = Case(MANY, [new_tokens] * MANY, group=GROUP)
+    cases["drawn"] = Case(MANY, [new_tokens] * MANY, drawn=True)
     spec = {
         "folder": str(folder),
         "precision": precision,
@@ -69,7 +77,8 @@ def run(
             rows.append(
                 {
                     "batch": case.batch,
-                    "answers": f"{len(case.ends)} of {_range(case.ends)} tokens",
+                    "answers": f"{len(case.ends)} of {_range(case.ends)} tokens{case.kind}",
+                    "drawn": case.drawn,
                     "arm": arm.name,
                     "tokens_per_cpu_second": spread([tokens / cpu for cpu in one.cpu[key]]),
                     "tokens_per_second": spread([tokens / wall for wall in one.wall[key]]),
@@ -98,10 +107,20 @@ def run(
 
 @dataclass(frozen=True)
 class Case:
-    """Rows at a time, and the number of tokens after which each prompt's answer ends."""
+    """Rows at a time, and the number of tokens after which each prompt's answer ends; how many equal
+    prompts stand side by side, and whether answers are drawn by chance."""
 
     batch: int
     ends: list[int]
+    group: int = 1
+    drawn: bool = False
+
+    @property
+    def kind(self) -> str:
+        return (f", groups of {self.group}" if self.group > 1 else "") + (", drawn" * self.drawn)
+
+    def prompts(self, prompts: list[list[int]]) -> list[list[int]]:
+        return [prompts[index // self.group] for index in range(len(self.ends))]
 
 
 def _range(numbers: list[int]) -> str:
@@ -121,9 +140,10 @@ def agreement(ours: list[list[int]], theirs: list[list[int]], ends: list[int]) -
 
 
 def same_work(rows: list[dict[str, Any]], least: float) -> None:
-    """DataError unless every arm drew the tokens asked for, and in float32 the same ones."""
+    """DataError unless every arm drew the tokens asked for, and, greedily in float32, the same ones."""
     for row in rows:
-        if not row["has_all_tokens"] or row["equal_tokens"] < least:
+        differ = row["equal_tokens"] < least and not row["drawn"]
+        if differ or not row["has_all_tokens"]:
             raise DataError(
                 "the arms do different work, so their speeds cannot be compared",
                 where=f"batch {row['batch']}, {row['arm']}",
@@ -144,11 +164,11 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     from endonym.model import hf
 
     model = hf.load(spec["folder"], dtype=getattr(torch, spec["precision"]))
-    sampling = Sampling(temperature=0.0)
+    greedy, drawn = Sampling(temperature=0.0), Sampling(top_p=TOP_P)
 
-    def answers(batch: int, ends: list[int]) -> list[list[int]]:
-        prompts = spec["prompts"][: len(ends)]
-        done = generate(model, prompts, sampling, batch=batch, limits=ends)
+    def answers(case: Case) -> list[list[int]]:
+        prompts, sampling = case.prompts(spec["prompts"]), drawn if case.drawn else greedy
+        done = generate(model, prompts, sampling, batch=case.batch, limits=case.ends)
         return [each.tokens for each in done]
 
     _take_turns(answers, spec, turns)
@@ -162,12 +182,12 @@ def hf(spec: dict[str, Any], turns: Turns) -> None:
     dtype = getattr(torch, spec["precision"])
     model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=dtype).eval()
 
-    def some(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
+    def some(prompts: list[list[int]], ends: list[int], drawn: bool) -> list[list[int]]:
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(each)) + each for each in prompts])
         mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
         settings = GenerationConfig(
-            do_sample=False,
+            **(dict(do_sample=True, top_p=TOP_P, top_k=0) if drawn else dict(do_sample=False)),
             max_new_tokens=max(ends),
             use_cache=True,
             cache_implementation="static" if spec["cache"] == "static" else None,
@@ -184,11 +204,11 @@ def hf(spec: dict[str, Any], turns: Turns) -> None:
         return [row[:end] for row, end in zip(out[:, longest:].tolist(), ends)]
 
     @torch.inference_mode()
-    def answers(batch: int, ends: list[int]) -> list[list[int]]:
-        prompts, done = spec["prompts"], []
-        for start in range(0, len(ends), batch):
-            here = slice(start, min(start + batch, len(ends)))
-            done += some(prompts[here], ends[here])
+    def answers(case: Case) -> list[list[int]]:
+        prompts, done = case.prompts(spec["prompts"]), []
+        for start in range(0, len(prompts), case.batch):
+            here = slice(start, start + case.batch)
+            done += some(prompts[here], case.ends[here], case.drawn)
         return done
 
     _take_turns(answers, spec, turns)
@@ -196,9 +216,10 @@ def hf(spec: dict[str, Any], turns: Turns) -> None:
 
 def _take_turns(answers, spec: dict[str, Any], turns: Turns) -> None:
     """The first answers of each case are the warm-up, and what arms are compared by."""
-    turns.ready(answers={key: answers(**case) for key, case in spec["cases"].items()})
+    cases = {key: Case(**case) for key, case in spec["cases"].items()}
+    turns.ready(answers={key: answers(case) for key, case in cases.items()})
     while True:
         turn = turns.wait()
         for _ in range(turn["times"]):
-            answers(**spec["cases"][turn["key"]])
+            answers(cases[turn["key"]])
         turns.done()

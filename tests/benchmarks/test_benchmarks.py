@@ -76,7 +76,9 @@ def test_own_arms_run_and_are_told(part, in_process, capsys, tmp_path):
         assert result[part][0]["difference"] < 1e-5
         assert len(rows[0]["losses"]) == sft.WARMUP
     else:
-        assert [row["batch"] for row in rows] == [*generation.BATCHES, generation.UNEVEN]
+        assert [row["batch"] for row in rows] == [
+            *generation.BATCHES, generation.UNEVEN, generation.MANY, generation.MANY
+        ]  # fmt: skip
         # 64 tokens an answer, four answers a turn at batch 1; then 32 answers of 1 to 64 tokens.
         speeds = [row["tokens_per_cpu_second"]["median"] for row in rows]
         assert speeds[:3] == [64 * 4, 64 * 8, 64 * 32]
@@ -123,8 +125,9 @@ def test_other_answers_are_refused():
     ours, theirs = [[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 6, 0, 0]]
     told = generation.agreement(ours, theirs, [4, 4])
     assert told == {"equal_tokens": 0.75, "equal_answers": 0.5, "has_all_tokens": True}
-    row = {"batch": 2, "arm": "b", **told}
+    row = {"batch": 2, "arm": "b", "drawn": False, **told}
     generation.same_work([row], 0.7)
+    generation.same_work([{**row, "drawn": True}], 0.8)  # by other random numbers
     with pytest.raises(DataError, match=r"75\.0% equal"):
         generation.same_work([row], 0.8)
     short = generation.agreement(ours, theirs, [4, 5])

@@ -106,10 +106,9 @@ def test_0_and_1_are_exact_and_what_nobody_answers_is_the_students(sources, tmp_
 
 
 def test_rows_hold_what_was_drawn_or_given(sources, tmp_path):
-    made = loader(sources, tmp_path, with_given=True)
+    made = loader(sources, tmp_path, with_given=True, parts=2)
     taken, rows = made.taken(0), made.rows(0)
     assert {each.turn.by for each in taken} == {DATA, STUDENT}
-    assert len(rows) < len(taken)  # several in a row
     seen = {}
     for line in range(len(rows)):
         for segment in rows.segments[line].unique().tolist():

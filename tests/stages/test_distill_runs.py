@@ -110,7 +110,7 @@ def test_two_processes_learn_as_one_does(tmp_path, monkeypatch, name):
         ]
         whole, mine = (sum(p.numel() for p in each) for each in (self.model.parameters(), parts))
         with here.open("a") as out:
-            out.write(f"{os.getpid()} {mine / whole} {rows.tokens.numel()}\n")
+            out.write(f"{os.getpid()} {mine / whole}\n")
         return truly(self, rows)
 
     monkeypatch.setattr(Teacher, "states", held)
@@ -123,14 +123,10 @@ def test_two_processes_learn_as_one_does(tmp_path, monkeypatch, name):
         )  # fmt: skip
         assert hf.load(out).head.shape == model().head.shape
         lines = [line.split() for line in here.read_text().splitlines()]
-        passes = Counter(number for number, *_ in lines)
+        passes = Counter(number for number, _ in lines)
         assert len(passes) == processes and len(set(passes.values())) == 1
-        for _, share, _ in lines:
+        for _, share in lines:
             assert float(share) == pytest.approx(1 / processes, abs=0.02)
-        # where the teacher has rows of its own, a process that has fewer runs empty ones
-        assert any(tokens == "1" for *_, tokens in lines) == (
-            processes == 2 and name in ("in turn", "spans")
-        )
         found.append(outcome.figures)
         drawn.append(
             [

@@ -149,6 +149,31 @@ def test_a_random_model_is_asked_for_real(tmp_path, parts):
     assert keys == figures.keys() == scores["figures"].keys()
 
 
+def test_an_embedder_is_handed_to_the_library_and_of_use_there_alone(tmp_path, parts, monkeypatch):
+    from endonym.rollouts import library, vectors
+
+    class Embedder:
+        def __init__(self, folder, *, cache, device):
+            self.said = (folder.name, cache.name, device)
+
+    seen = []
+
+    class Library(library.Library):
+        def __init__(self, *given, embedder, **rest):
+            seen.append(embedder.said)
+            super().__init__(*given, **rest)
+
+    monkeypatch.setattr(vectors, "Embedder", Embedder)
+    monkeypatch.setattr(library, "Library", Library)
+    monkeypatch.setattr(agentic, "agentic_answers", lambda *_, **__: [])
+    canned(monkeypatch)
+    given = parts | {"embedder": parts["model"]}
+    scored(tmp_path, given, library=True)
+    assert seen == [("model", "vectors", "cpu")]
+    with pytest.raises(RecipeError, match="without anything to search"):
+        scored(tmp_path, given)
+
+
 def test_a_library_of_two_languages_is_refused(tmp_path, parts):
     shelf = tmp_path / "sections" / "sections.parquet"
     write_sections(shelf, bylaws.sections("th", ["text"]) + bylaws.sections("ko", ["text"]))

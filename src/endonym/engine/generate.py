@@ -8,7 +8,6 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -64,7 +63,7 @@ def generate(
         on_token=on_token,
         cancel=cancel,
     )
-    for _ in _without_gradient(run.steps(), model):
+    for _ in _without_gradient(run.steps()):
         pass
     return run.done
 
@@ -74,7 +73,7 @@ def stream(
 ) -> Iterator[int]:
     """The tokens of one answer as they are drawn, the stop token included."""
     run = _one(model, prompt, sampling, stop_ids)
-    for _ in _without_gradient(run.steps(), model):
+    for _ in _without_gradient(run.steps()):
         yield run.done[0].tokens[-1]
 
 
@@ -95,7 +94,7 @@ def stream_text(
     check_stops(stops, decode)
     run = _one(model, prompt, sampling, stop_ids, stops=stops, decode=decode, cancel=cancel)
     given, text = 0, run.texts[0]
-    for _ in _without_gradient(run.steps(), model):
+    for _ in _without_gradient(run.steps()):
         if text.ready > given:
             yield text.text[given : text.ready]
             given = text.ready
@@ -114,19 +113,10 @@ def _one(model, prompt, sampling, stop_ids, **others) -> Run:
 _END = object()
 
 
-def _without_gradient(steps: Iterator[None], model: CausalLM) -> Iterator[None]:
-    """The steps without gradient, but not what their reader does between them.
-
-    Under autocast its cache is left out: weights cast here without gradient would be found there by
-    a forward pass with gradient in the same block, and would not learn.
-    """
-    device = model.head.device.type
+def _without_gradient(steps: Iterator[None]) -> Iterator[None]:
+    """The steps without gradient, but not what their reader does between them."""
     while True:
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            if torch.is_autocast_enabled(device):
-                dtype = torch.get_autocast_dtype(device)
-                stack.enter_context(torch.autocast(device, dtype, cache_enabled=False))
+        with torch.no_grad():
             if next(steps, _END) is _END:
                 return
         yield

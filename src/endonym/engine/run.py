@@ -158,10 +158,10 @@ class Run:
             return hidden[number]
         known = self.held is not None and prompts[0] == self.held.prompt
         new = equal[known:]
-        hidden = self.held.hidden[None] if known else None
+        found = []
         if known:
             self.cache.fill(equal[0], self.held.row, len(prompts[0]))
-        found = [hidden] if known else []
+            found.append(self.held.hidden[None])
         for part in self._parts(prompts[known:]):
             first = [places[0] for places in new[part]]
             start = self.cache.start(torch.tensor(first, device=self.device))

@@ -27,7 +27,9 @@ class Sampling(Config):
     seed: int = 0
 
 
-def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    logits: Tensor, sampling: Sampling, uniform: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [B], their log-probabilities [B] in the distribution drawn from, and those at
     temperature 1 without truncation, out of logits [B, V] and one uniform number [B] each.
 
@@ -39,6 +41,23 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, T
     Nothing is sorted but the candidates: a filter keeps the tokens whose probability reaches a bound
     (all that do, where several are equal), and the bound is found among the largest few.
     """
+    rows = max(1, _BLOCK // logits.shape[1])
+    if logits.device.type == "cpu" and rows < len(logits):
+        logits = logits.split(rows)
+        numbers = [None] * len(logits) if uniform is None else uniform.split(rows)
+        drawn = [_draw(part, sampling, u) for part, u in zip(logits, numbers, strict=True)]
+        return tuple(torch.cat(each) for each in zip(*drawn))
+    return _draw(logits, sampling, uniform)
+
+
+_BLOCK = 1 << 18
+"""Logits at a time on a CPU: what is computed of them stays in the processor's own cache, and is small
+enough for the memory to be used again rather than asked for anew at every token."""
+
+
+def _draw(
+    logits: Tensor, sampling: Sampling, uniform: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     logits = logits.float()
     if sampling.temperature == 0:
         tokens = _place_of_most(logits)

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from endonym.data.pack import best_fit
+from endonym.data.pack import Packing, best_fit
 from endonym.methods.batch import Rows
 
-NARROWEST = 512
-"""Rows are at least so wide where something would lie side by side: shorter ones fill less well."""
+NARROW = 512
+"""Rows of shorter pairs are up to so wide."""
+
+WIDTHS = 16
+"""How many widths are tried for them."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,19 @@ def packed(
     parts: the number of rows is a multiple of this, with empty ones at the end if need be.
 
     Input-aligned: the first token of an answer is predicted at the last of its prompt, and the last one
-    is only a label. Rows are as wide as the longest pair, at least NARROWEST where row_length allows.
+    is only a label. Rows are as wide as the longest pair; of pairs shorter than NARROW several widths up to
+    it are tried, and the one with the least padding is taken, the narrowest of equals.
     """
     inputs = np.array([len(prompt) + len(answer) - 1 for prompt, answer in pairs], np.int64)
     longest = int(inputs.max(initial=1))
     assert longest <= row_length, f"a pair of {longest} tokens in rows of {row_length}"
-    packing = best_fit(inputs, min(row_length, max(longest, NARROWEST)))
-    used = [int(inputs[packing.row(line)].sum()) for line in range(len(packing))]
-    height = -(-max(len(packing), 1) // parts) * parts
-    width = min(-(-max(used, default=1) // 8) * 8, max(row_length, 8))
+    widest = min(row_length, max(longest, NARROW))
+    tried = np.linspace(longest, widest, WIDTHS if widest > longest else 1).astype(np.int64)
+    found = [best_fit(inputs, int(width)) for width in np.unique(tried)]
+    packing, (height, width) = min(
+        ((each, _shape(inputs, each, row_length, parts)) for each in found),
+        key=lambda one: (one[1][0] * one[1][1], one[1][1]),
+    )
     whole = [np.zeros((height, width), np.int64) for _ in range(4)]
     tokens, labels, segments, positions = whole
     worth = np.zeros((height, width), np.float32)
@@ -69,6 +76,13 @@ def packed(
             places[number], at = place, here.stop
     parts_ = (tokens, labels, worth, segments, positions)
     return Rows(*map(torch.from_numpy, parts_)), places
+
+
+def _shape(inputs: np.ndarray, packing: Packing, row_length: int, parts: int) -> tuple[int, int]:
+    """(rows, their width) that hold a packing: a multiple of parts, and of 8 where row_length allows."""
+    used = [int(inputs[packing.row(line)].sum()) for line in range(len(packing))]
+    height = -(-max(len(packing), 1) // parts) * parts
+    return height, min(-(-max(used, default=1) // 8) * 8, max(row_length, 8))
 
 
 def spread(rows: Rows, places: Sequence[Place], values: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,9 @@ from endonym.data.pack import best_fit
 from endonym.methods.batch import Rows
 from endonym.rollouts.record import Rollout
 
+STEP = 8
+"""Widths of rows are multiples of it."""
+
 ALWAYS = ("advantage", "share", "sampled")
 """What rows have also where there is nothing to learn."""
 
@@ -62,15 +65,26 @@ class PackedPieces:
     """Pieces in rows. A piece longer than row_length makes all rows as long as it is.
 
     parts: the number of rows is a multiple of it, by empty rows at the end
+
+    There are as few rows as row_length allows, and they are as narrow as so many rows can be.
     """
 
     def __init__(self, pieces: Sequence[Piece], row_length: int, parts: int = 1):
         self.pieces = list(pieces)
         lengths = np.array([len(each) for each in self.pieces], np.int64)
-        self._packing = best_fit(lengths, max(row_length, *lengths, 1))
-        ends = [int(lengths[self._packing.row(row)].sum()) for row in range(len(self._packing))]
-        self.rows = max(1, -(-len(ends) // parts)) * parts
-        self.width = -(-max(ends, default=1) // 8) * 8
+        widest = -(-int(max(row_length, lengths.max(initial=1))) // STEP)
+        self._packing = best_fit(lengths, widest * STEP)
+        self.rows = max(1, -(-len(self._packing) // parts)) * parts
+        # What so many rows must hold in any case, in steps; from there on the first width that will do
+        least = -(-int(max(lengths.sum() // self.rows, lengths.max(initial=1))) // STEP)
+        while least < widest:
+            middle = (least + widest) // 2
+            narrower = best_fit(lengths, middle * STEP)
+            if len(narrower) <= self.rows:
+                self._packing, widest = narrower, middle
+            else:
+                least = middle + 1
+        self.width = widest * STEP
 
     def part(self, part: tuple[int, int] = (0, 1)) -> Rows:
         """Part r of n of the rows, as wide as the whole."""

@@ -58,6 +58,7 @@ def evaluate(
     items: dict[str, Artifact],
     text: dict[str, Artifact],
     library: Artifact | None = None,
+    embedder: Artifact | None = None,
 ) -> Outcome:
     """scores.json (columns, figures with intervals, samples), replies.jsonl and choices.jsonl.
 
@@ -91,7 +92,8 @@ def evaluate(
         passk_L      share of items that one of k sampled replies answers rightly: pass@k where as many
                      are drawn as are counted
 
-    With a library, of the short answers (rollouts/agent.py):
+    With a library, searched by words and, where an embedder is given, by its vectors too, of the short
+    answers (rollouts/agent.py):
 
         agent_L      share of right last words, greedy; agent_L_sampled and agentpassk_L as above
         calls_L      share of greedy episodes with a call that could be made
@@ -107,6 +109,10 @@ def evaluate(
     from endonym.tasks.base import read_items
     from endonym.tokenizer.folder import Tokenizer
 
+    if embedder and not library:
+        raise RecipeError(
+            "an embedder without anything to search", where="embedder", do="plug in a library too"
+        )
     context = settled(context)
     words = Tokenizer.load(model.path)
     net = hf.load(model.path, device=context.device)
@@ -125,7 +131,7 @@ def evaluate(
         cells = needle_grid(net, words, haystack(config.needles, text), config.needles, context)
         figures |= {key: Figure(value) for key, value in of_needles(cells).items()}
 
-    books = _opened(library, config.agent) if library else None
+    books = _opened(library, embedder, config.agent, context) if library else None
     samples, by_skill, notes = [], {}, []
     truncated = 0
     with (
@@ -177,8 +183,10 @@ def evaluate(
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
 
 
-def _opened(library: Artifact, config: AgentConfig) -> Any:
-    """The library that its sections make, in their language."""
+def _opened(
+    library: Artifact, embedder: Artifact | None, config: AgentConfig, context: Context
+) -> Any:
+    """The library that the sections make, in their language."""
     from endonym.data.sections import read_sections
     from endonym.rollouts.library import Library
 
@@ -191,7 +199,14 @@ def _opened(library: Artifact, config: AgentConfig) -> Any:
             wanted="sections of one language",
             got=", ".join(languages),
         )
-    return Library(sections, languages[0], top=config.top, limit=config.limit)
+    vectors = None
+    if embedder:
+        from endonym.rollouts.vectors import Embedder
+
+        vectors = Embedder(
+            embedder.path, cache=context.scratch / "vectors", device=str(context.device)
+        )
+    return Library(sections, languages[0], top=config.top, limit=config.limit, embedder=vectors)
 
 
 def haystack(config: NeedleConfig, text: dict[str, Artifact], documents: int = 2000) -> list[str]:
@@ -326,6 +341,7 @@ STAGE = Stage(
         "items": Slot("items", many=True, optional=True),
         "text": Slot("documents", many=True, optional=True),
         "library": Slot("sections", optional=True),
+        "embedder": Slot("model", optional=True),
     },
     function=evaluate,
 )

@@ -217,11 +217,13 @@ def rl(
     order = Order(asked, config.mixture, config.seed)
     judge = mix(config.reward, config.own)
     text = _text(config, knowledge, model, context)
+    # The caches of a group take less memory than a row does in training.
+    groups_at_once = context.rows_per_device or config.prompts_per_step
     draw = Draw(
         order, words, judge, plan,
         environment=environment,
         reference=hf.load(model.path).eval() if config.beta else None,
-        at_once=context.rows_per_device or AT_ONCE,
+        at_once=groups_at_once * config.group,
     )  # fmt: skip
     started = [model.address, config.reward, None if library is None else library.address]
     started.append({name: sha256_file(Path(file)) for name, file in config.own.items()})
@@ -253,10 +255,6 @@ def rl(
     if library is not None:
         data["library"] = library
     return finish(net, words, out, context, figures, data, model)
-
-
-AT_ONCE = 64
-"""Answers that are drawn at a time, unless the context says how many."""
 
 
 def plan_of(config: RlConfig, agentic: bool) -> "Plan":
