@@ -2,7 +2,7 @@
 
     python rl_drill.py FOLDER KILLS_IN_SAVES KILLS_AT_RANDOM KILLS_IN_WRITES
 
-Every run must end with the bytes of one that was left alone, its rollouts among them. How and when is
+Writing takes three calls a batch, so twelve in all. Every run must end with the bytes of one that was left alone, its rollouts among them. How and when is
 killed: train/drill.py, and KilledInWrite here.
 """
 
@@ -86,14 +86,14 @@ def main(folder: Path, inside: int, outside: int, written: int) -> dict[str, int
     told = drill.kill_drill(folder / "kills", random.Random("rl/1"), kind, inside, outside)
     told["in a write"] = 0
     for call in range(1, written + 1):
-        here = folder / f"write-{call}"
         for after in (False, True):
+            here = folder / f"write-{call}-{after}"
             killer = lambda c=call, a=after: KilledInWrite(c, a)  # noqa: E731
             status = drill.ended(drill.fork(here, killer, kind.work))
             assert status == -9, status
             told["in a write"] += 1
-        assert drill.ended(drill.fork(here, work=kind.work)) == 0
-        assert final(here) == wanted, f"{here.name} ended elsewhere"
+            assert drill.ended(drill.fork(here, work=kind.work)) == 0
+            assert final(here) == wanted, f"{here.name} ended elsewhere"
     return told
 
 

@@ -406,7 +406,7 @@ def test_rollouts_of_another_run_are_refused(tmp_path, inputs):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the drill forks")
 def test_kill_9_at_any_moment_ends_where_an_undisturbed_run_ends(tmp_path):
-    """With dynamic filtering, two updates a batch and text; rl_drill.py FOLDER 20 20 15 does it 70 times."""
+    """With dynamic filtering, two updates a batch and text; rl_drill.py FOLDER 20 20 12 does it 64 times."""
     script = Path(__file__).with_name("rl_drill.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(tmp_path / "drill"), "1", "1", "3"]
