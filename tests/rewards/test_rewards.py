@@ -132,3 +132,15 @@ def test_mix_is_the_weighted_sum_and_keeps_the_parts():
         mix({"answr": 1.0})
     with pytest.raises(RecipeError, match="without parts"):
         mix({})
+
+
+def test_an_index_and_an_example_are_no_gold_answers():
+    """A choice's answer is an index, a constraint's one reply of many: other rewards read them."""
+    found = answer(
+        None,
+        ["1", "1", "1"],
+        answer=["1", "1", "1"],
+        choices=[[], ["a", "b"], []],
+        checks=[[], [], [{"type": "digits"}]],
+    )
+    assert found == [1.0, None, None]

@@ -2,8 +2,8 @@
 
     python rl_drill.py FOLDER KILLS_IN_SAVES KILLS_AT_RANDOM KILLS_IN_WRITES
 
-Writing takes three calls a batch, so twelve in all. Every run must end with the bytes of one that was left alone, its rollouts among them. How and when is
-killed: train/drill.py, and KilledInWrite here.
+Writing takes three calls a batch, so twelve in all. Every run must end with the bytes of one that was
+left alone, its rollouts among them. How and when is killed: train/drill.py, and KilledInWrite here.
 """
 
 import json

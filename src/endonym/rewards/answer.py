@@ -146,14 +146,27 @@ def match(reply: str, gold: str, language: str = "") -> tuple[bool, str, str]:
 
 
 def answer(
-    prompts, completions: list[Completion], answer=None, language=None, **columns
+    prompts,
+    completions: list[Completion],
+    answer=None,
+    language=None,
+    choices=None,
+    checks=None,
+    **columns,
 ) -> list[float | None]:
-    """1.0 where the completion is the gold `answer`, else 0.0; None where the row has no gold."""
+    """1.0 where the completion is the gold `answer`, else 0.0; None where the row has no gold.
+
+    None too where it has `choices`, of which `answer` is an index (the reward `choice` reads it), or
+    `checks`, for which it is one reply of many (the reward `constraints`).
+    """
     golds = column("answer", answer, completions)
     languages = column("language", language, completions)
+    others = zip(column("choices", choices, completions), column("checks", checks, completions))
     return [
-        None if not gold else float(match(reply_text(completion), gold, code or "")[0])
-        for completion, gold, code in zip(completions, golds, languages)
+        None
+        if not gold or any(other)
+        else float(match(reply_text(completion), gold, code or "")[0])
+        for completion, gold, code, other in zip(completions, golds, languages, others)
     ]
 
 

@@ -38,6 +38,8 @@ class EvaluateConfig(Config):
     """Replies to each item at the temperature `sampled_at`; beyond 1, pass@k too."""
     agent: AgentConfig = AgentConfig()
     """Where a library is plugged in; max_tokens of the stage is then the most of one turn."""
+    looked_up: list[str] = []
+    """Labels of the items that are asked with the library too; empty: all."""
     needles: NeedleConfig | None = None
     """Look for needles in the text of this language, or, where none is given, in the almanac's."""
     seed: int = 0
@@ -155,7 +157,7 @@ def evaluate(
             exam.ask(replies_file)
             by_skill[label] = _by_skill(exam.greedy)
             samples += _samples(exam.greedy, config.samples)
-            if books is not None:
+            if books is not None and label in (config.looked_up or items):
                 with open(out / "episodes.jsonl", "a", encoding="utf-8") as episodes_file:
                     exam.look_up(books, episodes_file)
             figures |= exam.figures
