@@ -23,20 +23,49 @@ GOLDEN = Path(__file__).with_name("golden_addresses.json")
 SMALL = [
     "text.sources=[{builtin='almanac',language='${language}',amount=150},{builtin='handbook',language='${language}'}]",
     "replay.sources=[{builtin='almanac',language='en',amount=150}]",
+    "logs.sources=[{builtin='bylaws',language='${language}',groups=['practice'],amount=20,top=1}]",
+    "logs_replay.sources=[{builtin='bylaws',language='en',groups=['practice'],amount=40,top=1}]",
     "held_out.sources=[{builtin='almanac',language='${language}',split='test',amount=8}]",
     "held_out_replay.sources=[{builtin='almanac',language='en',split='test',amount=8}]",
     "exam.sources=[{builtin='almanac',language='${language}',amount=12}]",
     "exam_replay.sources=[{builtin='almanac',language='en',amount=8}]",
     "dialogues.sources=[{builtin='almanac',language='${language}',amount=60}]",
+    "teacher_dialogues.sources=[{builtin='almanac',language='${language}',amount=60}]",
+    "searches.sources=[{builtin='bylaws',language='${language}',groups=['practice'],amount=8,top=1}]",
+    "questions.sources=[{builtin='almanac',language='${language}',split='train',amount=40,forms=['question','constraint']}]",
+    "questions_replay.sources=[{builtin='almanac',language='en',split='train',amount=40,forms=['question','constraint']}]",
+    *(
+        f"exam_{name}.sources=[{{builtin='bylaws',language='${{language}}',groups=['{group}'],tasks=['act'],amount=4}}]"
+        for name, group in (("known", "old"), ("injected", "text"), ("unseen", "never"))
+    ),
     "base_tokenizer.vocab_size=400",
     "tokenizer.vocab_size=500",
     "base.architecture.hidden_size=32",
     "base.architecture.intermediate_size=64",
     "base.architecture.num_hidden_layers=2",
-    "base.architecture.max_position_embeddings=1024",
+    "base.architecture.max_position_embeddings=1536",
     "base.steps=6",
     "cpt.steps=6",
     "sft.steps=6",
+    "sft.row_length=1536",
+    "teacher.steps=6",
+    "teacher.row_length=1536",
+    "opd.steps=3",
+    "opd.rows_per_step=4",
+    "opd.row_length=1536",
+    "opd.max_completion=8",
+    "ink.steps=3",
+    "ink.prompts_per_step=2",
+    "ink.group=2",
+    "ink.ink.rows=4",
+    "ink.ink.rho=1.0",
+    "ink.sampling.max_tokens=8",
+    "ink.row_length=256",
+    "agentic.steps=2",
+    "agentic.prompts_per_step=1",
+    "agentic.group=2",
+    "agentic.sampling.max_tokens=8",
+    "agentic.row_length=1536",
 ]
 
 
@@ -65,7 +94,8 @@ def test_a_changed_rate_changes_only_what_follows(tmp_path):
         addresses("tiny", tmp_path, ["cpt.learning_rate=1e-3"]),
     )
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"cpt", "sft", "eval_cpt", "eval_sft"}
+    models = {"cpt", "sft", "teacher", "opd", "ink", "agentic"}
+    assert changed == models | {f"eval_{name}" for name in models}
 
 
 def test_another_language_is_one_word(tmp_path):
@@ -108,15 +138,23 @@ def finished(tmp_path_factory):
     return store, json.loads(done.stdout), done.stderr
 
 
+ROWS = ["base", "+CPT", "+SFT", "teacher", "+OPD", "+InK-GRPO", "+agentic"]
+
+
 def test_the_chain_runs_and_ends_with_a_scoreboard(finished):
     _store, told, _ = finished
     rows = told["scoreboard"]["rows"]
-    assert [row["label"] for row in rows] == ["base", "+CPT", "+SFT"]
+    assert [row["label"] for row in rows] == ROWS
     for row in rows:
         assert row["figures"]["bpb_th"]["value"] > 0 and row["figures"]["bpb_th"]["n"] == 8
+    (statutes,) = told["boards"]
+    assert [row["label"] for row in statutes["rows"]] == [ROWS[2], *ROWS[4:]]
+    assert statutes["rows"][-1]["figures"]["agent_unseen"]["n"] == 4
+    ink = told["stages"]["ink"]["figures"]
+    assert ink["steps"] == ink["text_steps"] == 3 and set(ink["rewards"]) >= {"reward", "answer"}
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert all(name in page for name in told["stages"])
-    assert told["chat"].startswith("endonym chat typhoon_s-tiny/sft")
+    assert told["chat"].startswith("endonym chat typhoon_s-tiny/agentic")
 
 
 def test_a_second_run_executes_nothing_and_imports_no_torch(finished):
@@ -175,7 +213,7 @@ def test_why_show_audit_and_report(finished):
     sets = [word for setting in [*SMALL, "cpt.learning_rate=1e-3"] for word in ("--set", setting)]
     why = command("why", RECIPE, "cpt", "--scale", "tiny", "--store", store, *sets, "--json")
     assert json.loads(why.stdout)["differences"] == [
-        {"field": "config.learning_rate", "stored": 0.003, "wanted": 0.001}
+        {"field": "config.learning_rate", "stored": 0.01, "wanted": 0.001}
     ]
     show = json.loads(command("show", "typhoon_s-tiny/cpt", "--store", store, "--json").stdout)
     assert show["stage"] == "pretrain" and show["figures"]["steps"] == 6
@@ -219,21 +257,42 @@ def test_bad_commands_end_in_one_message(words, message, tmp_path):
     assert message in " ".join(bad.stderr.split())
 
 
+def settings_of(recipe, name, *slots):
+    return {k: v for k, v in recipe.nodes[name].settings.items() if k not in slots}
+
+
 def test_the_paper_scale_is_the_published_setting():
-    """train_sft.sh of the authors' release: lr 2e-5 cosine, warm-up 0.05, 2 epochs, 16,384, 32 rows."""
+    """The scripts of the authors' release, as METHODS 2.3, 3.2 and 3b.1 have them."""
+    from endonym.stages.distill import DistillConfig
+    from endonym.stages.rl import RlConfig
     from endonym.stages.sft import SftConfig
 
     paper = recipes.load(RECIPE, "paper")
-    assert list(paper.nodes) == ["exam", "base", "dialogues", "eval_base", "sft", "eval_sft"]
-    settings = {k: v for k, v in paper.nodes["sft"].settings.items() if k not in ("model", "data")}
-    config = SftConfig.read(settings)
-    assert (config.learning_rate, config.schedule, config.warmup, config.epochs) == (
-        2e-5,
-        "cosine",
-        0.05,
-        2,
+    assert not {"cpt", "tokenizer", "grown"} & set(paper.nodes)
+    sft = SftConfig.read(settings_of(paper, "sft", "model", "data"))
+    assert (sft.learning_rate, sft.schedule, sft.warmup, sft.epochs) == (2e-5, "cosine", 0.05, 2)
+    assert (sft.row_length, sft.rows_per_step, sft.packed) == (16384, 32, True)
+    opd = DistillConfig.read(settings_of(paper, "opd", "model", "teacher", "data"))
+    assert (opd.learning_rate, opd.schedule, opd.warmup, opd.steps) == (1e-6, "cosine", 0.05, 2500)
+    assert (opd.lmbda, opd.beta, opd.temperature, opd.top_k) == (0.25, 0.0, 1.0, None)
+    assert (opd.sampling.temperature, opd.sampling.top_p) == (1.0, 0.95)
+    assert (opd.rows_per_step, opd.row_length, opd.max_completion) == (64, 4096, 2048)
+    slots = ("model", "prompts", "knowledge", "library")
+    ink = RlConfig.read(settings_of(paper, "ink", *slots))
+    assert (ink.ink.lmbda, ink.ink.rho, ink.ink.rows) == (0.1, 0.6, 64)
+    assert (ink.group, ink.prompts_per_step, ink.updates, ink.epochs) == (8, 32, 1, 2)
+    assert (ink.clip_low, ink.clip_high, ink.beta, ink.scale) == (0.2, 0.24, 0.0, "std")
+    assert (ink.sampling.temperature, ink.sampling.max_tokens, ink.learning_rate) == (
+        0.7,
+        4096,
+        1e-6,
     )
-    assert (config.row_length, config.rows_per_step, config.packed) == (16384, 32, True)
+    assert ink.reward["rubric"]["weight"] == 0.9
+    assert ink.reward["format"] == {"weight": 0.1, "tag": "thinking", "value": 0.5}
+    agentic = RlConfig.read(settings_of(paper, "agentic", *slots))
+    assert (agentic.ink.rows, agentic.updates, agentic.epochs) == (16, 4, 1)
+    assert (agentic.agent.max_turns, agentic.agent.max_tokens) == (5, 8192)
+    assert "format" not in agentic.reward
 
 
 def test_every_scale_loads():

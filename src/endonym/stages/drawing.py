@@ -15,12 +15,21 @@ from endonym.stages.machine import Machine
 @dataclass(frozen=True)
 class Drawing:
     """What a stage writes that learns from its own answers: `answers` in all, `at_once` in a batch, each
-    of at most `longest` tokens, its prompt of at most `prompt`."""
+    of at most `longest` tokens, its prompt of at most `prompt`. group: answers to one prompt, of which a
+    GPU draws those of rows_per_device prompts at a time; None: its whole share."""
 
     answers: float
     at_once: float
     longest: int
     prompt: int
+    group: int | None = None
+
+    def rows(self, machine: Machine) -> int:
+        """Answers that one GPU draws at a time."""
+        share = max(1, ceil(self.at_once / machine.count))
+        if self.group is None or machine.rows_per_device is None:
+            return share
+        return min(share, self.group * machine.rows_per_device)
 
     @property
     def tokens(self) -> float:
@@ -43,7 +52,11 @@ def drawing_of(step: Step, steps: dict[str, Step]) -> Drawing | str | None:
             return count
         at_once = config.prompts_per_step * config.group
         return Drawing(
-            count / config.updates * at_once, at_once, _longest_answer(step), config.max_prompt
+            count / config.updates * at_once,
+            at_once,
+            _longest_answer(step),
+            config.max_prompt,
+            config.group,
         )
     return None
 
@@ -60,7 +73,7 @@ def drawing_memory(
     """Of one GPU while answers are drawn: all weights whole, a cache for its share of them, and what a
     step in training (`learning`) leaves lying meanwhile."""
     size = HALF if half else MASTER
-    rows = ceil(drawing.at_once / machine.count)
+    rows = drawing.rows(machine)
     return replace(
         learning,
         gradients=0.0,
@@ -73,10 +86,10 @@ def drawing_memory(
 
 def drawing_seconds(drawing: Drawing, known: ModelConfig, machine: Machine) -> float:
     """A GPU writes its share of a batch at once, with all weights in bfloat16 in its memory."""
-    rows = max(1.0, drawing.at_once / machine.count)
+    rows = drawing.rows(machine)
     room = drawing.prompt + drawing.longest / 2  # of a cache that fills while it is written
     read = HALF * parameters(known).active + cache_bytes(known, 1, int(room)) * rows
-    passes = drawing.answers / drawing.at_once * drawing.longest
+    passes = drawing.answers / (machine.count * rows) * drawing.longest
     flops = drawing.tokens * flops_per_token(known, int(room), backward=False)
     reading = passes * read / machine.gpu.bandwidth
     return max(reading, flops / (machine.count * machine.gpu.peak * machine.mfu))
