@@ -157,7 +157,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All comparisons asked for, one after the other."""
     parts = given.parts or MODELS
     if not given.without_peers:
-        wanted = {"sft": "trl", "reward": "trl", "distill": "trl", "grpo": "trl", "tokenizers": "tiktoken"}
+        wanted = {
+            "sft": "trl",
+            "reward": "trl",
+            "distill": "trl",
+            "grpo": "trl",
+            "tokenizers": "tiktoken",
+        }
         require_peers(["transformers", *(wanted[part] for part in parts if part in wanted)])
     cases = next((table for name, table in TABLES.items() if getattr(given, name)), CASES)
     repeats = min(given.repeats, 2) if given.quick or given.tiny else given.repeats

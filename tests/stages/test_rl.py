@@ -544,3 +544,8 @@ def test_settings_that_cannot_be_meant(tmp_path, inputs, settings, told):
 def test_a_mixture_of_knowledge_that_is_not_there(tmp_path, inputs):
     with pytest.raises(RecipeError, match=r"ink\.mixture"):
         run(tmp_path, inputs, text=True, ink={"mixture": {"txt": 1.0}})
+
+
+def test_an_embedder_needs_something_to_search(tmp_path, inputs):
+    with pytest.raises(RecipeError, match="without anything to search"):
+        run(tmp_path, {**inputs, "embedder": inputs["model"]})

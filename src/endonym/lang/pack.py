@@ -4,7 +4,7 @@
     packs/<language>/stop_words.txt   the most frequent function words, one a line, # comments
     packs/<language>/almanac.toml     sentences for the almanac's facts (synth/almanac.py)
     packs/<language>/needle.toml      statements to hide in long texts, and their questions (tasks/needle.py)
-    packs/<language>/instruct.toml    constraints on a reply's form, in several phrasings (synth/instruct/pool.py)
+    packs/<language>/instruct.toml    constraints on a reply's form (synth/instruct/pool.py)
     packs/<language>/bylaws.toml      an invented statute book (synth/bylaws.py)
     packs/<language>/recite.toml      how a passage of a law is asked for (stages/recite.py)
 

@@ -14,7 +14,7 @@ from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.eval.table import Column, Figure
-from endonym.stages.rl import AgentConfig
+from endonym.stages.shelf import AgentConfig, opened
 from endonym.tasks.needle import NeedleConfig
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def evaluate(
         cells = needle_grid(net, words, haystack(config.needles, text), config.needles, context)
         figures |= {key: Figure(value) for key, value in of_needles(cells).items()}
 
-    books = _opened(library, embedder, config.agent, context) if library else None
+    books = opened(library, embedder, config.agent, context) if library else None
     samples, by_skill, notes = [], {}, []
     truncated = 0
     with (
@@ -183,32 +183,6 @@ def evaluate(
         raise RecipeError("nothing was measured", wanted="items or text with rows")
     plain = {key: figure.value for key, figure in figures.items()}
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
-
-
-def _opened(
-    library: Artifact, embedder: Artifact | None, config: AgentConfig, context: Context
-) -> Any:
-    """The library that the sections make, in their language."""
-    from endonym.data.sections import read_sections
-    from endonym.rollouts.library import Library
-
-    sections = read_sections(library.file("sections.parquet"))
-    languages = sorted({section.language for section in sections})
-    if len(languages) != 1:
-        raise DataError(
-            "a library speaks one language",
-            where="library",
-            wanted="sections of one language",
-            got=", ".join(languages),
-        )
-    vectors = None
-    if embedder:
-        from endonym.rollouts.vectors import Embedder
-
-        vectors = Embedder(
-            embedder.path, cache=context.scratch / "vectors", device=str(context.device)
-        )
-    return Library(sections, languages[0], top=config.top, limit=config.limit, embedder=vectors)
 
 
 def haystack(config: NeedleConfig, text: dict[str, Artifact], documents: int = 2000) -> list[str]:

@@ -12,6 +12,7 @@ from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
+from endonym.stages.shelf import AgentConfig, opened
 from endonym.train.config import Curve, Share, TrainConfig
 
 if TYPE_CHECKING:
@@ -55,19 +56,6 @@ class InkConfig(Config):
     """The most tokens of one."""
     mixture: dict[str, float] = {}
     """Label -> share of the rows. Empty: every sequence once an epoch."""
-
-
-class AgentConfig(Config):
-    """Episodes with tools (rollouts/agent.py), where a library is plugged in."""
-
-    max_turns: int = Field(default=5, gt=0)
-    """How often a model is answered; it may then speak once more."""
-    max_tokens: int = Field(default=8192, gt=0)
-    """Of the whole response, tool text included."""
-    top: int = Field(default=3, gt=0)
-    """Sections that a search gives for each query."""
-    limit: int = Field(default=1024, gt=0)
-    """Characters of what a tool says."""
 
 
 class RlConfig(TrainConfig):
@@ -177,11 +165,13 @@ def rl(
     prompts: dict[str, Artifact],
     knowledge: dict[str, Artifact],
     library: Artifact | None,
+    embedder: Artifact | None = None,
 ) -> Outcome:
     """A model folder out of a model, prompts and rewards; `knowledge`: text learnt beside them.
 
     With a `library` of sections the model may search and read it (search_law, read_law) before it
-    answers, and what the tools say is read and not learnt. Without, it answers in one turn.
+    answers, and what the tools say is read and not learnt; an `embedder` lets it search by meaning
+    too. Without a library it answers in one turn.
 
     rollouts/NNNNNN.parquet holds every batch as it was drawn and judged (rollouts/record.py), rollouts.jsonl
     the answers to the first prompt of a few batches, from the run's beginning to its end, for readers.
@@ -190,9 +180,16 @@ def rl(
     tenth of the steps; prompts, too_long (left out), discarded, failed, truncated (shares of
     what was drawn), text_steps, and judged_by: what the rewards say of themselves (a rubric of its judge).
     """
+    if embedder is not None and library is None:
+        raise RecipeError(
+            "an embedder without anything to search", where="embedder", do="plug in a library too"
+        )
     from endonym.train import launch
 
-    inputs = {"model": model, "prompts": prompts, "knowledge": knowledge, "library": library}
+    inputs = {
+        "model": model, "prompts": prompts, "knowledge": knowledge, "library": library,
+        "embedder": embedder,
+    }  # fmt: skip
     if launch.wanted(context):
         return launch.spread(STAGE, config, context, out, inputs)
 
@@ -212,7 +209,7 @@ def rl(
     net = hf.load(model.path)
     plan, environment = plan_of(config, library is not None), None
     if library is not None:
-        environment = _library(library, config)
+        environment = opened(library, embedder, config.agent, context)
     asked, too_long = _short(_prompts(prompts), words, environment, config)
     order = Order(asked, config.mixture, config.seed)
     judge = mix(config.reward, config.own)
@@ -225,7 +222,8 @@ def rl(
         reference=hf.load(model.path).eval() if config.beta else None,
         at_once=groups_at_once * config.group,
     )  # fmt: skip
-    started = [model.address, config.reward, None if library is None else library.address]
+    tools = [None if one is None else one.address for one in (library, embedder)]
+    started = [model.address, config.reward, *tools]
     started.append({name: sha256_file(Path(file)) for name, file in config.own.items()})
     origin = json.dumps(started, sort_keys=True)
     folder = context.scratch / "rollouts"
@@ -254,6 +252,8 @@ def rl(
     data = {**prompts, **{f"knowledge.{label}": one for label, one in knowledge.items()}}
     if library is not None:
         data["library"] = library
+    if embedder is not None:
+        data["embedder"] = embedder
     return finish(net, words, out, context, figures, data, model)
 
 
@@ -363,15 +363,6 @@ def _text(
     )
 
 
-def _library(artifact: Artifact, config: RlConfig) -> "Environment":
-    from endonym.data.sections import read_sections
-    from endonym.rollouts.library import Library
-
-    sections = read_sections(artifact.file("sections.parquet"))
-    language = sections[0].language
-    return Library(sections, language, top=config.agent.top, limit=config.agent.limit)
-
-
 STAGE = Stage(
     name="rl",
     version=1,
@@ -382,6 +373,7 @@ STAGE = Stage(
         "prompts": Slot("items or prompts", many=True),
         "knowledge": Slot("conversations or documents", many=True, optional=True),
         "library": Slot("sections", optional=True),
+        "embedder": Slot("model", optional=True),
     },
     function=rl,
 )

@@ -230,8 +230,8 @@ def split_statement(language: str) -> str:
     counts = ", ".join(f"{group} {count}" for group, count in GROUPS.items())
     written = "" if written_in(language) == language else ", written in English"
     return (
-        f"bylaws ({language}{written}): an invented statute book, towns by group: {counts}. Of all groups the "
-        "test questions are worded as no training question is; what a group's towns may appear in "
+        f"bylaws ({language}{written}): an invented statute book, towns by group: {counts}. Of all groups "
+        "the test questions are worded as no training question is; what a group's towns may appear in "
         "is said by its name (synth/bylaws.py)."
     )
 
