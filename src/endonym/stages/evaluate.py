@@ -309,7 +309,7 @@ def _samples(pairs: list[tuple["Item", "Reply"]], number: int) -> list[dict[str,
 
 STAGE = Stage(
     name="evaluate",
-    version=1,
+    version=2,  # 2: an answer inside an unfinished thought is none; hedging and lists of boxes are read anew
     kind="scores",
     config=EvaluateConfig,
     slots={
