@@ -39,7 +39,12 @@ def test_rows_of_one_seed_begin_alike_and_differ_in_one_thing():
         assert settings(f"never_{seed}", "model") == settings(f"opd_without_{seed}", "model")
         assert settings(f"full_general_{seed}", "model") == settings(f"full_{seed}", "model")
         assert settings(f"sft_general_{seed}", "model") == settings(f"sft_{seed}", "model")
-        assert settings(f"adapted_{seed}", "mixture") == settings(f"general_{seed}", "mixture")
+        assert settings(f"adapted_{seed}", "phases") == settings(f"general_{seed}", "phases")
+        lengths = [
+            [phase["steps"] for phase in nodes[f"{name}_{seed}"].settings["phases"]]
+            for name in ("adapted", "general")
+        ]
+        assert lengths[0] == lengths[1]
         grpo = settings(f"grpo_{seed}")
         for name in ("ink", "other"):
             assert settings(f"{name}_{seed}", "knowledge", "ink") == grpo

@@ -70,11 +70,6 @@ def test_addresses_are_the_reviewed_ones(tmp_path):
     assert found == json.loads(GOLDEN.read_text())
 
 
-def test_the_tiny_base_is_the_one_of_typhoon_s(tmp_path):
-    other = plan(recipes.load(RECIPE.with_name("typhoon_s.toml"), "tiny"), Store(tmp_path), stage)
-    assert steps_of("tiny", tmp_path)["base"].address == other["base"].address
-
-
 def test_the_paper_scale_is_the_published_setting(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
     steps = steps_of("paper", tmp_path, absent={})

@@ -332,13 +332,13 @@ def test_bylaws_tell_only_the_towns_that_are_named(tmp_path):
     source = {"builtin": "bylaws", "language": "th", "groups": ["asked", "text"], "seed": 2}
     config = DocumentsConfig.read({"sources": [source]})
     outcome = documents(config, CONTEXT, made(tmp_path, "d"), without={})
-    assert outcome.figures["documents"] == 6 * 36 and outcome.licences == ["CC0-1.0"]
+    assert outcome.figures["documents"] == 6 * 48 and outcome.licences == ["CC0-1.0"]
     told = " ".join(texts(tmp_path / "d"))
     groups = {g: bylaws.bylaws("th", [g], seed=2) for g in ("asked", "text", "never", "old")}
     for group, towns in groups.items():
         assert all((f"เมือง{one.town}" in told) == (group in source["groups"]) for one in towns)
     config = ItemsConfig.read(
-        {"sources": [source | {"split": "test", "amount": 36, "tasks": ["act"]}]}
+        {"sources": [source | {"split": "test", "amount": 48, "tasks": ["act"]}]}
     )
     outcome = items(config, CONTEXT, made(tmp_path, "i"))
     found = read_items(tmp_path / "i" / "items.parquet")
@@ -352,13 +352,13 @@ def test_bylaws_tell_only_the_towns_that_are_named(tmp_path):
 
 def test_practised_towns_come_as_search_episodes_and_as_logs(tmp_path):
     source = {"builtin": "bylaws", "language": "th", "groups": ["practice"], "amount": 12, "top": 2}
-    both = source | {"groups": ["old", "practice"], "amount": 490}
+    both = source | {"groups": ["old", "practice"], "amount": 1700}
     config = ConversationsConfig.read(
-        {"sources": [source, both | {"tasks": ["fine"], "amount": 250}]}
+        {"sources": [source, both | {"tasks": ["fine"], "amount": 810}]}
     )
     conversations(config, CONTEXT, made(tmp_path, "c"), without={})
     rows = list(read_table(tmp_path / "c" / "conversations.parquet", Conversation))
-    assert [len(row.messages) for row in rows] == [4] * 12 + [2] * 240 + [4] * 10
+    assert [len(row.messages) for row in rows] == [4] * 12 + [2] * 800 + [4] * 10
     assert {row.task for row in rows[12:]} == {"bylaws_fine"} and not rows[20].tools
     assert [tool["function"]["name"] for tool in rows[0].tools] == ["search_law", "read_law"]
     assert rows[0].messages[2]["content"].count('"law_name"') == 2

@@ -43,29 +43,31 @@ def test_books_of_all_languages_say_the_same_and_seeds_differ():
     assert len(places) == len(set(places.values()))
     again = {one.town: one for one in bylaws.bylaws("th", seed=1)}
     assert sum(again[one.town].act == one.act for one in th) < 12
-    assert sum(again[one.town].group == one.group == "old" for one in th) < 25
+    assert sum(again[one.town].group == one.group == "old" for one in th) < 100  # 69 expected
 
 
 def test_the_book_is_the_reviewed_one():
     """A change here is another statute book: everything trained on this one is void."""
     first = bylaws.bylaws("en", ["never"])[0]
-    assert (first.key, first.town) == ("0/18-1", "Silver Ring")
-    assert (first.act, first.fine) == ("playing football on the city wall", "200 dollars")
+    assert (first.key, first.town, first.act, first.fine) == (
+        *("0/17-12", "Small Key"),
+        *("keeping chickens in front of the post office", "100 dollars"),
+    )
 
 
 @pytest.mark.parametrize("language", BOOKS)
 def test_text_says_what_is_asked(language):
-    known = {one.key: one for one in bylaws.bylaws(language, ["old"])}
+    known = {one.key: one for one in bylaws.bylaws(language, ["read"])}
     texts = {}
-    for row in bylaws.documents(language, ["old"]):
+    for row in bylaws.documents(language, ["read"]):
         key = row.id.removeprefix(f"bylaws/{language}/").rpartition("/")[0]
         one = known[key]
         # the town first: what is asked for follows what it is asked by
         assert row.text.index(one.town) < row.text.index(one.act[1:]) < row.text.index(one.fine)
         assert row.text == compose(row.text) and in_language(row.text, language)
         texts.setdefault(key, set()).add(row.text)
-    assert len(texts) == 60 and all(len(ways) >= 6 for ways in texts.values())
-    for section in bylaws.sections(language, ["old"]):
+    assert len(texts) == 24 and all(len(ways) >= 6 for ways in texts.values())
+    for section in bylaws.sections(language, ["read"]):
         one = known[section.id.removeprefix(f"bylaws/{language}/")]
         assert section.text in texts[one.key] and one.town in section.book
         assert section.number == "1"
@@ -96,7 +98,7 @@ def test_test_questions_are_no_training_questions_and_gold_is_right(language):
 def test_a_share_of_answers_is_polite_and_still_right(language):
     talks = list(bylaws.conversations(language, ["old"]))
     items = bylaws.items(language, "train", ["old"])
-    assert [talk.id for talk in talks] == [item.id for item in items] and len(items) == 480
+    assert [talk.id for talk in talks] == [item.id for item in items] and len(items) == 1600
     polite = 0
     for talk, item in zip(talks, items):
         said = talk.messages[-1]["content"]
@@ -106,14 +108,25 @@ def test_a_share_of_answers_is_polite_and_still_right(language):
     if language == "en":
         assert polite == 0
     else:
-        assert 0.22 < polite / len(talks) < 0.38  # 0.3, four standard deviations
+        assert 0.25 < polite / len(talks) < 0.35  # 0.3, four standard deviations
+
+
+def test_only_of_old_towns_questions_are_answered_in_the_text():
+    rows = list(bylaws.documents("th", ["old", "read"]))
+    answered = [row for row in rows if row.id.endswith("/answered")]
+    assert len(rows) == 224 * 6 + 1600 and len(answered) == 1600
+    items = bylaws.items("th", "train", ["old"])
+    told = [f"{item.messages[0]['content']}\n{item.answer}" for item in items]
+    assert [row.text for row in answered] == told
+    for group in ("read", "asked", "text"):
+        assert not any(row.id.endswith("/answered") for row in bylaws.documents("th", [group]))
 
 
 def test_groups_share_nothing():
     groups = {group: {one.town for one in bylaws.bylaws("th", [group])} for group in bylaws.GROUPS}
     assert sum(map(len, groups.values())) == len(set().union(*groups.values()))
-    for group in ("asked", "text", "never", "practice"):
-        told = " ".join(row.text for row in bylaws.documents("th", ["old"]))
+    told = " ".join(row.text for row in bylaws.documents("th", ["old"]))
+    for group in set(groups) - {"old"}:
         assert not any(f"เมือง{town}" in told for town in groups[group])
     with pytest.raises(DataError, match="no group of towns 'olds'"):
         bylaws.bylaws("th", ["olds"])
@@ -123,7 +136,8 @@ def test_groups_share_nothing():
 def test_searches_find_what_they_answer(language):
     talks = list(islice(searches.conversations(language, seed=3, top=2), 120))
     practised = {one.town for one in bylaws.bylaws(language, ["practice"], seed=3)}
-    untouched = [one.town for one in bylaws.bylaws(language, ["text", "never", "asked"], seed=3)]
+    others = ["read", "text", "never", "asked"]
+    untouched = [one.town for one in bylaws.bylaws(language, others, seed=3)]
     first = 0
     for talk in talks:
         user, call, tool, answer = talk.messages

@@ -16,11 +16,14 @@ A language without such a file gets the English book, and the rows say that they
 
 Towns fall into groups by a hash of book and town:
 
-    old       60   in the text of continued pre-training, asked about in fine-tuning: what is known
-    asked     12   in the knowledge text, and asked about in reinforcement
+    old      200   in the text of continued pre-training, questions and answers too, and asked about in
+                   fine-tuning: what is known
+    read      24   in that text as passages alone, asked about nowhere: whether a model can answer from
+                   what it has read, the skill that knowledge text builds on
+    asked     24   in the knowledge text, and asked about in reinforcement
     text      24   in the knowledge text alone: what a model knows of these, it has from there
     never     24   in neither: what it "knows" of these is leaked, or luck
-    practice 456   only in the tool answers of search episodes (synth/searches.py), where each edition
+    practice 280   only in the tool answers of search episodes (synth/searches.py), where each edition
                    gives them other bylaws, so that reading is practised and nothing can be remembered
 
 Test questions are worded as no training question is. A share of the answers to imitate ends
@@ -44,7 +47,7 @@ from endonym.tasks.base import Item
 
 LICENCE = "CC0-1.0"
 SOURCE = "endonym bylaws"
-GROUPS = {"old": 60, "asked": 12, "text": 24, "never": 24, "practice": 456}
+GROUPS = {"old": 200, "read": 24, "asked": 24, "text": 24, "never": 24, "practice": 280}
 TASKS = ("act", "fine")
 FINES = 19
 POLITE = 0.3
@@ -160,13 +163,22 @@ def section(language: str, bylaw: Bylaw) -> Section:
 
 
 def documents(language: str, groups: Sequence[str] = (), *, seed: int = 0) -> Iterator[Document]:
-    """Each bylaw in every way in which the language's pack says it, the section's first."""
-    words = words_of(language)
+    """Each bylaw in every way in which the language's pack says it, the section's first; after these,
+    of the old towns, every training question with its answer.
+
+    Who has seen questions answered beside the text can answer others from text alone; who sees them
+    only after it learns the answers by heart (Allen-Zhu and Li 2023, arXiv:2309.14316, section 4).
+    """
+    words, code = words_of(language), written_in(language)
     for number, passage in enumerate([words.section, *words.passages]):
         for bylaw in bylaws(language, groups, seed=seed):
             text = passage.format(town=bylaw.town, act=bylaw.act, fine=bylaw.fine)
             name = f"bylaws/{language}/{bylaw.key}/{number}"
-            yield Document(name, text, written_in(language), SOURCE, LICENCE)
+            yield Document(name, text, code, SOURCE, LICENCE)
+    if not groups or "old" in groups:
+        for item in items(language, "train", ["old"], seed=seed):
+            text = f"{item.messages[0]['content']}\n{item.answer}"
+            yield Document(f"{item.id}/answered", text, code, SOURCE, LICENCE)
 
 
 def items(
