@@ -24,6 +24,7 @@ SMALL = [
     "text.sources=[{builtin='almanac',language='${language}',amount=150},{builtin='handbook',language='${language}'}]",
     "replay.sources=[{builtin='almanac',language='en',amount=150}]",
     "logs.sources=[{builtin='bylaws',language='${language}',groups=['practice'],amount=20,top=1}]",
+    "few_logs.sources=[{builtin='bylaws',language='${language}',groups=['practice'],amount=20,top=1}]",
     "logs_replay.sources=[{builtin='bylaws',language='en',groups=['practice'],amount=40,top=1}]",
     "held_out.sources=[{builtin='almanac',language='${language}',split='test',amount=8}]",
     "held_out_replay.sources=[{builtin='almanac',language='en',split='test',amount=8}]",
