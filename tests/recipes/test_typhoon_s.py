@@ -155,7 +155,7 @@ def test_the_chain_runs_and_ends_with_a_scoreboard(finished):
     assert ink["steps"] == ink["text_steps"] == 3 and set(ink["rewards"]) >= {"reward", "answer"}
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert all(name in page for name in told["stages"])
-    assert told["chat"].startswith("endonym chat typhoon_s-tiny/agentic")
+    assert told["chat"].startswith("endonym chat typhoon_s-tiny/opd")
 
 
 def test_a_second_run_executes_nothing_and_imports_no_torch(finished):

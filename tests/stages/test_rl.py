@@ -466,6 +466,10 @@ def test_with_a_library_what_tools_say_is_read_and_not_learnt(tmp_path, inputs, 
     log = lines(out)
     assert log[0]["sampling/sampling_logp_difference/mean"] < 1e-5 and log[0]["turns"] == 2
     assert any(line["grad_norm"] > 0 for line in log)
+    # Rewards know the tools that the library gives.
+    settings |= {"reward": {"calls": 1.0}, "own": {}}
+    _, out = run(tmp_path, given, "called", agent=agent, row_length=1024, **settings)
+    assert lines(out)[0]["rewards/calls/mean"] == 1.0
 
 
 # --- in a recipe -------------------------------------------------------------------------------

@@ -39,12 +39,12 @@ def curve(stage: dict[str, Any]) -> dict[str, Any]:
         "notes": notes,
         "svg": charts.svg(charts.loss_curve(has_norms), points),
         "probes": _probes(Path(stage["metrics"])),
-        "rewards": _rewards(steps),
+        "rewards": _rewards(Path(stage["metrics"])),
         "rollouts": _rollouts(stage.get("rollouts")),
         "drawn": [
             {"source": source, **row}
             for source, row in (stage.get("mixture") or {}).items()
-            if row.get("tokens")
+            if row.get("tokens") or row.get("rows")
         ],
     }
 
@@ -54,18 +54,12 @@ MAX_PROBES = 8  # of one run; the cells of a needle grid would make dozens of ch
 
 def _probes(path: Path) -> dict[str, Any] | None:
     """What the run's probes said on the way, as small charts; None where it had none."""
-    values = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if '"probe"' not in line:
-            continue
-        try:
-            row = json.loads(line)
-            values += [
-                {"name": name, "step": row["step"], "value": value}
-                for name, value in row["probe"].items()
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a line torn by a kill; read_metrics counts it
+    values = [
+        {"name": name, "step": row["step"], "value": value}
+        for row in _lines(path)
+        if isinstance(row.get("probe"), dict) and "step" in row
+        for name, value in row["probe"].items()
+    ]
     names = list(dict.fromkeys(value["name"] for value in values))[:MAX_PROBES]
     if not names:
         return None
@@ -74,8 +68,23 @@ def _probes(path: Path) -> dict[str, Any] | None:
     return {"said": said, "svg": charts.svg(charts.probe_curves(names), values)}
 
 
-def _rewards(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What a reinforcement run was paid along the way, in all and by part; None of another run."""
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics.jsonl that are whole; read_metrics counts those that a kill has torn."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+def _rewards(path: Path) -> dict[str, Any] | None:
+    """What a reinforcement run was paid along the way, in all and by part; None of another run. Steps
+    without a loss, in which nothing was learnt from, count as well."""
+    steps = [step for step in _lines(path) if "step" in step]
     names = {name for step in steps for name in step if re.fullmatch(REWARD, name)}
     values, ends = [], []
     for name in sorted(names)[:MAX_PROBES]:  # "reward", the whole, before its parts

@@ -153,11 +153,14 @@ class Draw:
         if not made:
             return
         columns = [columns_of(label, prompt) for label, prompt in asked]
+        if self.environment is not None:  # what could be called is the environment's to say
+            columns = [{**each, "tools": self.environment.tools} for each in columns]
+        names = self.columns if self.environment is None else {**self.columns, "tools": None}
         found = self.rewards.parts(
             [prompt.messages for _, prompt in asked],
             [one.messages for one in drawn],
             completion_ids=[one.tokens for one in drawn],
-            **{name: [each.get(name) for each in columns] for name in self.columns},
+            **{name: [each.get(name) for each in columns] for name in names},
         )
         totals = found.pop("total")
         for n, (rollout, one) in enumerate(zip(made, drawn, strict=True)):
@@ -232,7 +235,8 @@ def is_mixed(group: list[Rollout]) -> bool:
 def columns_of(label: str, prompt: Prompt) -> dict[str, Any]:
     """What rewards may ask for about a prompt."""
     told = {name: getattr(prompt, name) for name in ("id", "task", "language", "source")}
-    return {"label": label, **told, **prompt.columns}
+    tools = {"tools": prompt.tools} if prompt.tools else {}
+    return {"label": label, **told, **tools, **prompt.columns}
 
 
 def sampling_key(seed: int, slot: int, sample: int) -> int:
