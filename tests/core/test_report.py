@@ -423,3 +423,15 @@ def test_a_needle_grid_says_its_worst_cell():
     page = report.render(run | {"needles": [{"label": "+long", "cells": cells}]})
     assert "worst: 50 % at 4,096 tokens, depth 0.5" in page and 'href="#needles"' in page
     assert 'id="needles"' not in report.render(run)
+
+
+def test_many_answers_are_folded_behind_the_first_ten():
+    sample = {"prompt": "?", "language": "", "expected": "", "replies": []}
+    samples = [sample | {"prompt": f"question {n}"} for n in range(13)]
+    run = {"title": "t", "stages": [{"name": "s", "use": "sft", "inputs": {}}], "samples": samples}
+    page = report.render(run)
+    before, _, after = page.partition("<summary>3 more questions</summary>")
+    assert "question 9" in before and "question 10" not in before and "question 12" in after
+    assert page.count("<details>") == page.count("</details>")
+    few = report.render(run | {"samples": samples[:10]})
+    assert "more questions" not in few

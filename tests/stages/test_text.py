@@ -352,13 +352,13 @@ def test_bylaws_tell_only_the_towns_that_are_named(tmp_path):
 
 def test_practised_towns_come_as_search_episodes_and_as_logs(tmp_path):
     source = {"builtin": "bylaws", "language": "th", "groups": ["practice"], "amount": 12, "top": 2}
-    both = source | {"groups": ["old", "practice"], "amount": 1700}
+    both = source | {"groups": ["old", "practice"], "amount": 700}
     config = ConversationsConfig.read(
-        {"sources": [source, both | {"tasks": ["fine"], "amount": 810}]}
+        {"sources": [source, both | {"tasks": ["fine"], "amount": 330}]}
     )
     conversations(config, CONTEXT, made(tmp_path, "c"), without={})
     rows = list(read_table(tmp_path / "c" / "conversations.parquet", Conversation))
-    assert [len(row.messages) for row in rows] == [4] * 12 + [2] * 800 + [4] * 10
+    assert [len(row.messages) for row in rows] == [4] * 12 + [2] * 320 + [4] * 10
     assert {row.task for row in rows[12:]} == {"bylaws_fine"} and not rows[20].tools
     assert [tool["function"]["name"] for tool in rows[0].tools] == ["search_law", "read_law"]
     assert rows[0].messages[2]["content"].count('"law_name"') == 2

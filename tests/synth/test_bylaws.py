@@ -43,7 +43,7 @@ def test_books_of_all_languages_say_the_same_and_seeds_differ():
     assert len(places) == len(set(places.values()))
     again = {one.town: one for one in bylaws.bylaws("th", seed=1)}
     assert sum(again[one.town].act == one.act for one in th) < 12
-    assert sum(again[one.town].group == one.group == "old" for one in th) < 100  # 69 expected
+    assert sum(again[one.town].group == one.group == "old" for one in th) < 30  # 11 expected
 
 
 def test_the_book_is_the_reviewed_one():
@@ -98,7 +98,7 @@ def test_test_questions_are_no_training_questions_and_gold_is_right(language):
 def test_a_share_of_answers_is_polite_and_still_right(language):
     talks = list(bylaws.conversations(language, ["old"]))
     items = bylaws.items(language, "train", ["old"])
-    assert [talk.id for talk in talks] == [item.id for item in items] and len(items) == 1600
+    assert [talk.id for talk in talks] == [item.id for item in items] and len(items) == 640
     polite = 0
     for talk, item in zip(talks, items):
         said = talk.messages[-1]["content"]
@@ -108,13 +108,13 @@ def test_a_share_of_answers_is_polite_and_still_right(language):
     if language == "en":
         assert polite == 0
     else:
-        assert 0.25 < polite / len(talks) < 0.35  # 0.3, four standard deviations
+        assert 0.23 < polite / len(talks) < 0.37  # 0.3, four standard deviations
 
 
 def test_only_of_old_towns_questions_are_answered_in_the_text():
     rows = list(bylaws.documents("th", ["old", "read"]))
     answered = [row for row in rows if row.id.endswith("/answered")]
-    assert len(rows) == 224 * 6 + 1600 and len(answered) == 1600
+    assert len(rows) == 104 * 6 + 640 and len(answered) == 640
     items = bylaws.items("th", "train", ["old"])
     told = [f"{item.messages[0]['content']}\n{item.answer}" for item in items]
     assert [row.text for row in answered] == told

@@ -16,14 +16,14 @@ A language without such a file gets the English book, and the rows say that they
 
 Towns fall into groups by a hash of book and town:
 
-    old      200   in the text of continued pre-training, questions and answers too, and asked about in
+    old       80   in the text of continued pre-training, questions and answers too, and asked about in
                    fine-tuning: what is known
     read      24   in that text as passages alone, asked about nowhere: whether a model can answer from
                    what it has read, the skill that knowledge text builds on
     asked     24   in the knowledge text, and asked about in reinforcement
     text      24   in the knowledge text alone: what a model knows of these, it has from there
     never     24   in neither: what it "knows" of these is leaked, or luck
-    practice 280   only in the tool answers of search episodes (synth/searches.py), where each edition
+    practice 400   only in the tool answers of search episodes (synth/searches.py), where each edition
                    gives them other bylaws, so that reading is practised and nothing can be remembered
 
 Test questions are worded as no training question is. A share of the answers to imitate ends
@@ -47,7 +47,7 @@ from endonym.tasks.base import Item
 
 LICENCE = "CC0-1.0"
 SOURCE = "endonym bylaws"
-GROUPS = {"old": 200, "read": 24, "asked": 24, "text": 24, "never": 24, "practice": 280}
+GROUPS = {"old": 80, "read": 24, "asked": 24, "text": 24, "never": 24, "practice": 400}
 TASKS = ("act", "fine")
 FINES = 19
 POLITE = 0.3
