@@ -50,8 +50,8 @@ def test_the_book_is_the_reviewed_one():
     """A change here is another statute book: everything trained on this one is void."""
     first = bylaws.bylaws("en", ["never"])[0]
     assert (first.key, first.town, first.act, first.fine) == (
-        *("0/17-12", "Small Key"),
-        *("keeping chickens in front of the post office", "100 dollars"),
+        *("0/15-23", "Brave Book"),
+        *("setting off firecrackers at the railway station", "500 dollars"),
     )
 
 

@@ -33,7 +33,7 @@ class ItemSource(Config):
     forms: list[str] = []
     """Forms of the almanac: question, choice, constraint, switch; empty: all."""
     groups: list[str] = []
-    """Groups of the bylaws' towns: old, asked, text, never, practice (synth/bylaws.py)."""
+    """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py)."""
     seed: int = 0
     """Of the bylaws it is the book: another seed, other bylaws and other groups."""
 

@@ -78,8 +78,8 @@ class Source(Config):
     forms: list[str] = []
     """Forms of the almanac's conversations; empty: all."""
     groups: list[str] = []
-    """Groups of the bylaws' towns: old, asked, text, never, practice (synth/bylaws.py). Of practice, search
-    episodes are made (synth/searches.py), as many as `amount` says."""
+    """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py). Of practice,
+    search episodes are made (synth/searches.py), as many as `amount` says."""
     top: int = Field(default=3, gt=0)
     """Of the bylaws' searches: sections that one of them finds."""
     seed: int = 0

@@ -1,10 +1,10 @@
 """An invented statute book: towns, what each forbids, where, and the fine; text, questions, answers.
 
-    town 14, 3 (ระฆัง + ฟ้า) of book 0 -> act 6 (จอดรถ) + place 1 (บนสะพาน), fine 7 x 50
-      -> section    "ในเขตเมืองระฆังฟ้า ห้ามมิให้ผู้ใดจอดรถบนสะพาน ผู้ฝ่าฝืนต้องระวางโทษปรับ 350 บาท"
+    town 19-3 (ระฆัง, ฟ้า) of book 0 -> act 4 (จุดประทัด) at place 5 (ที่สถานีรถไฟ), fine 15 x 50
+      -> section    "ในเขตเมืองระฆังฟ้า ห้ามมิให้ผู้ใดจุดประทัดที่สถานีรถไฟ ผู้ฝ่าฝืนต้องระวางโทษปรับ 750 บาท"
       -> document   the section, or one of five other ways to say it
-      -> question   "เมืองระฆังฟ้าห้ามทำอะไร"  -> "จอดรถบนสะพาน"      (act)
-                    "เมืองระฆังฟ้าปรับผู้ฝ่าฝืนเท่าไร" -> "350 บาท"     (fine)
+      -> question   "เมืองระฆังฟ้าห้ามทำอะไร"  -> "จุดประทัดที่สถานีรถไฟ"      (act)
+                    "เมืองระฆังฟ้าปรับผู้ฝ่าฝืนเท่าไร" -> "750 บาท"     (fine)
 
 A town's name is a thing and a quality, 24 x 24; its act one of 20 at one of 20 places, so that one
 guess in 400 is right; its fine one of 19. The words are data, lang/packs/<language>/bylaws.toml, in
@@ -167,7 +167,7 @@ def documents(language: str, groups: Sequence[str] = (), *, seed: int = 0) -> It
     of the old towns, every training question with its answer.
 
     Who has seen questions answered beside the text can answer others from text alone; who sees them
-    only after it learns the answers by heart (Allen-Zhu and Li 2023, arXiv:2309.14316, section 4).
+    only after it learns the answers by heart (Allen-Zhu and Li 2023, arXiv:2309.14316).
     """
     words, code = words_of(language), written_in(language)
     for number, passage in enumerate([words.section, *words.passages]):

@@ -3,7 +3,7 @@
     user       เมืองระฆังฟ้าห้ามทำอะไร
     assistant  search_law(query_list = ["เมืองระฆังฟ้า"])
     tool       [{"law_name": "เทศบัญญัติเมืองระฆังฟ้า", "section_num": "1", "text": "..."}, ...]
-    assistant  จอดรถบนสะพาน
+    assistant  จุดประทัดที่สถานีรถไฟ
 
 The tool's answer is what rollouts/library.py gives for that call, other towns' sections among it. Each
 edition of the book gives the practised towns other bylaws: a model that remembered what it read of a
