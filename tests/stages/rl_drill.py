@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 STEPS = 8
@@ -100,7 +101,8 @@ def main(folder: Path, inside: int, outside: int, written: int) -> dict[str, int
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     # Once here, and not in every fork
-    import pandas  # noqa: F401, pyarrow's
+    with suppress(ImportError):  # pyarrow's, where it is
+        import pandas  # noqa: F401
     from transformers.utils import chat_template_utils  # noqa: F401
 
     import endonym.model.hf
