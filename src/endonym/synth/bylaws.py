@@ -99,6 +99,7 @@ class Bylaw:
         return self.act if task == "act" else self.fine
 
 
+@lru_cache(maxsize=64)
 def written_in(language: str) -> str:
     """The language in which a language's statute book is written: English where it has none. Rows say
     so in their `language`."""
