@@ -372,6 +372,7 @@ def test_a_reinforcement_run_shows_its_rewards_and_answers(tmp_path):
         {"step": n, "loss": 0.0, "reward": n / 100, "rewards/answer/mean": n / 200}
         for n in range(150)
     ]
+    lines.insert(0, {"step": 0, "loss": 0.0, "reward": 9.0})  # what a kill took back
     path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     call = {"function": {"name": "search_law", "arguments": {"query_list": ["<b>"]}}}
     said = [

@@ -84,7 +84,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _rewards(path: Path) -> dict[str, Any] | None:
     """What a reinforcement run was paid along the way, in all and by part; None of another run. Steps
     without a loss, in which nothing was learnt from, count as well."""
-    steps = [step for step in _lines(path) if "step" in step]
+    # Of a step that stands twice (a resumed run) the later line counts.
+    found = {row["step"]: row for row in _lines(path) if "step" in row and "probe" not in row}
+    steps = [found[number] for number in sorted(found)]
     names = {name for step in steps for name in step if re.fullmatch(REWARD, name)}
     values, ends = [], []
     for name in sorted(names)[:MAX_PROBES]:  # "reward", the whole, before its parts
