@@ -70,16 +70,18 @@ def test_time_used_between_two_looks_counts(sandbox, monkeypatch):
     assert sandbox.run(source, cpu_seconds=0.9).status == "ok"
 
 
-def test_processes_share_one_limit_of_memory(sandbox):
+def test_processes_share_one_limit_of_memory(sandbox, monkeypatch):
+    monkeypatch.setattr(sandbox, "idle", 60.0)  # the programs wait for a look; a busy machine for longer
     source = (
         "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        break\n"
         "x = b'x' * (60 << 20)\ntime.sleep(0.5)\n"
     )
     assert sandbox.run(source, memory=128 * MiB).status == "memory"
-    assert sandbox.run(source, memory=512 * MiB).status == "ok"
+    # What clearing 240 MiB costs is the machine's business, not this test's.
+    assert sandbox.run(source, memory=512 * MiB, cpu_seconds=30).status == "ok"
     # Pages shared after a fork count once.
     shared = "import os, time\nx = b'x' * (60 << 20)\nfor _ in range(2):\n    os.fork()\ntime.sleep(0.5)\n"
-    assert sandbox.run(shared, memory=128 * MiB).status == "ok"
+    assert sandbox.run(shared, memory=128 * MiB, cpu_seconds=30).status == "ok"
 
 
 def test_bytes_in_and_out(sandbox):
@@ -143,6 +145,7 @@ def test_processes_past_the_limit_are_ended_from_outside_too(sandbox, monkeypatc
 
     source = "import os, time\nfor _ in range({}):\n    if os.fork() == 0:\n        break\ntime.sleep(0.5)\n"
     monkeypatch.setattr(bubblewrap, "command", loose)
+    monkeypatch.setattr(sandbox, "idle", 60.0)
     assert sandbox.run(source.format(40)).status == "killed"
     assert sandbox.run(source.format(10)).status == "ok"
 

@@ -341,8 +341,6 @@ def chat(
 
 def main() -> None:
     """Entry point: every known failure in five parts on stderr, exit code not 0."""
-    # Waiting threads must not burn the cores that the other stages' helpers need; read at import of torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except EndonymError as error:
