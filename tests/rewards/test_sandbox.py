@@ -71,7 +71,9 @@ def test_time_used_between_two_looks_counts(sandbox, monkeypatch):
 
 
 def test_processes_share_one_limit_of_memory(sandbox, monkeypatch):
-    monkeypatch.setattr(sandbox, "idle", 60.0)  # the programs wait for a look; a busy machine for longer
+    monkeypatch.setattr(
+        sandbox, "idle", 60.0
+    )  # the programs wait for a look; a busy machine for longer
     source = (
         "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        break\n"
         "x = b'x' * (60 << 20)\ntime.sleep(0.5)\n"
