@@ -88,7 +88,12 @@ def finished(tmp_path, recipe):
         (folder / "scores.json").write_text(json.dumps(scores))
         lines = [{"step": s, "loss": 4.0 - s * (1 + seed)} for s in (1, 2)]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        record = {"figures": {}, "files": {"scores.json": {}, "metrics.jsonl": {}}}
+        better = "up" in name
+        values = {k: [seed, seed + 1 - better, 2 * better] for k in "xy"}
+        rows = [{"figure": key, "values": each} for key, each in values.items()]
+        (folder / "values.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        files = {"scores.json": {}, "metrics.jsonl": {}, "values.jsonl": {}}
+        record = {"figures": {}, "files": files}
         step = Step(node, None, None, {}, {}, {}, "", None)
         done[name] = Done(step, Artifact(folder, record), True)
     return done
@@ -109,6 +114,26 @@ def test_boards_gather_runs_of_one_label(tmp_path):
     assert first.notes.count("up: said once") == 1
     assert second.notes[-1] == "Each row: the mean of 2 runs, from the lowest to the highest."
     assert second.title == "the first" and [c.key for c in second.board.columns] == ["x"]
+
+
+def test_rows_are_set_against_one_of_them(tmp_path):
+    against = 'title = "ways"\nrows = ["b_*"]\nagainst = "down"'
+    recipe = load(tmp_path, RECIPE.replace('rows = ["b_*", "a_0"]', against))
+    board, apart, _ = summary.scoreboards(recipe, finished(tmp_path, recipe))
+    assert [row.label for row in board.board.rows] == ["up", "down"]
+    assert apart.title == "ways: less down" and apart.notes == [
+        "Differences on the same items, 95 % intervals over items and seeds; bold: clear of 0."
+    ]
+    (row,) = apart.board.rows
+    figure = row.figures["x"]
+    assert row.label == "up" and figure.n == 3
+    assert figure.value == pytest.approx((0 - 1 + 2) / 3)
+    assert figure.low < 0 < figure.high
+    assert [column.difference for column in apart.board.columns] == [True, True]
+    with pytest.raises(RecipeError, match="set against 'sideways'"):
+        load(
+            tmp_path, RECIPE.replace("[[report.boards]]", 'against = "sideways"\n[[report.boards]]')
+        )
 
 
 def test_the_page_shows_further_boards_and_curves_laid_over_one_another(tmp_path):

@@ -51,7 +51,15 @@ def scored(folder, parts, library=False, **settings):
     outcome = evaluate(
         EvaluateConfig.read(settings), context(out / "scratch"), out, **given, text={}
     )
+    kept = [json.loads(line) for line in (out / "values.jsonl").read_text().splitlines()]
+    assert {row["figure"]: mean(row["values"]) for row in kept} == pytest.approx(outcome.figures)
     return outcome.figures, json.loads((out / "scores.json").read_text()), out
+
+
+def mean(values):
+    """What items gave, put together: a share, or parts over wholes."""
+    pairs = [each if isinstance(each, list) else (each, 1) for each in values]
+    return sum(part for part, _ in pairs) / sum(whole for _, whole in pairs)
 
 
 def canned(monkeypatch, said=SAID):

@@ -56,6 +56,8 @@ class Context:
     checkpointing:      compute each block anew in the backward pass: less memory, a third more work
     compile:            "never", "auto" (where a measurement says that it pays) or "always"
     offload:            keep weights, gradients and optimizer in the host's memory
+    server:             answers are drawn by a model server (engine/server.py), where a stage can: evaluate,
+                        rl, distill
     slurm:              settings of a Slurm job that the training stages are sent to; None: they run here
     """
 
@@ -72,6 +74,7 @@ class Context:
     checkpointing: bool = False
     compile: str = "never"
     offload: bool = False
+    server: bool = False
     slurm: dict[str, Any] | None = None
 
     def at(self, scratch: Path) -> "Context":

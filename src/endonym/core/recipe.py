@@ -44,6 +44,9 @@ class Board(Config):
     from the lowest to the highest."""
     columns: list[str] = []
     """Keys of the figures to show; empty: all that the rows have."""
+    against: str = ""
+    """A row's label: below the board stand the other rows' differences to it, item by item and seed
+    by seed (eval/paired.py)."""
 
 
 class Curves(Config):
@@ -148,6 +151,14 @@ def load(
                 f"the report names a stage {name!r} that the recipe does not have",
                 where=f"{path}: report",
                 do=nearest(name, list(nodes)),
+            )
+    for board in (report, *report.boards):
+        labels = list(by_label(board.rows, nodes))
+        if board.against and board.against not in labels:
+            raise RecipeError(
+                f"a board's rows are to be set against {board.against!r}, which is none of them",
+                where=f"{path}: report",
+                do=nearest(board.against, labels),
             )
     return Recipe(
         name=path.stem,

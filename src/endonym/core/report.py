@@ -119,7 +119,9 @@ def _scores(board: dict[str, Any]) -> dict[str, Any]:
         figures = [(row.get("figures") or {}).get(column["key"]) or {} for row in rows]
         places = _decimals(figures)
         for row, cell in zip(rows, figures):
-            cells[row["label"]].append(_cell(cell, figures[0], column.get("better"), places))
+            zero = {"value": 0.0, "low": 0.0, "high": 0.0}
+            first = zero if column.get("difference") else figures[0]
+            cells[row["label"]].append(_cell(cell, first, column.get("better"), places))
         known = [
             {"row": row["label"], **{key: cell.get(key) for key in ("value", "low", "high")}}
             for row, cell in zip(rows, figures)

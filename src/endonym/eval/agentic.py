@@ -16,12 +16,11 @@ from typing import Any
 from endonym.core.context import Context
 from endonym.core.errors import DataError
 from endonym.data.document import Prompt
-from endonym.engine.backends import Own
+from endonym.engine.backends import Backend
 from endonym.engine.generate import content_keys
 from endonym.engine.sampler import Sampling
 from endonym.eval.journal import Journal
-from endonym.eval.run import ROWS, TOO_LONG, Reply, judge
-from endonym.model.checkpoint import CausalLM
+from endonym.eval.run import TOO_LONG, Reply, fits, judge
 from endonym.rollouts.agent import episodes
 from endonym.rollouts.environment import Environment
 from endonym.rollouts.episode import Episode
@@ -54,7 +53,7 @@ class AgenticReply(Reply):
 
 
 def agentic_answers(
-    model: CausalLM,
+    backend: Backend,
     tokenizer: Tokenizer,
     items: Sequence[Item],
     library: Environment,
@@ -86,7 +85,6 @@ def agentic_answers(
         AgenticReply,
     )
     replies = {(reply.item, reply.sample): reply for reply in journal.rows}
-    backend = Own(model, "evaluated", batch=context.rows_per_device or ROWS)
     order = sorted(range(len(asked)), key=lambda place: (-len(prompts[asked[place][0]]), place))
     with journal, context.console.bar(title, len(asked), unit="item") as bar:
         bar.advance(len(replies))
@@ -94,22 +92,18 @@ def agentic_answers(
             batch = [(*asked[place], keys[place]) for place in order[at : at + BATCH]]
             if all((items[number].id, sample) in replies for number, sample, _ in batch):
                 continue
-            fits = [
-                each
-                for each in batch
-                if backend.context is None or len(prompts[each[0]]) < backend.context
-            ]
+            able = [each for each in batch if fits(backend, prompts[each[0]])]
             done = episodes(
                 backend,
                 tokenizer,
                 library,
-                [_prompt(items[number]) for number, _, _ in fits],
+                [_prompt(items[number]) for number, _, _ in able],
                 sampling,
                 max_turns=max_turns,
                 max_tokens=max_tokens,
-                keys=[key for _, _, key in fits],
+                keys=[key for _, _, key in able],
             )
-            by_place = {(number, sample): each for (number, sample, _), each in zip(fits, done)}
+            by_place = {(number, sample): each for (number, sample, _), each in zip(able, done)}
             new = [
                 _judged(items[number], sample, by_place.get((number, sample)), library)
                 for number, sample, _ in batch

@@ -1,6 +1,6 @@
 """Answers of a model to items, each with its verdict; a journal makes a long evaluation resumable.
 
-    items -> prompts (chat template) -> engine/generate -> replies -> tasks: verdict, language
+    items -> prompts (chat template) -> a backend (engine/backends.py) -> replies -> tasks: verdict, language
 
 The journal, <scratch>/<name>.jsonl, begins with a line that says what is asked and how; then come
 the replies, one batch of BATCH items in one write, which ends with a line "done". What follows the
@@ -16,19 +16,19 @@ from dataclasses import asdict, dataclass, field, replace
 
 from endonym.core.context import Context
 from endonym.core.errors import DataError
-from endonym.engine.generate import content_keys, generate
+from endonym.engine.backends import Backend
+from endonym.engine.generate import content_keys
 from endonym.engine.sampler import Sampling
 from endonym.eval.journal import Journal
 from endonym.lang.script import in_language
-from endonym.model.checkpoint import CausalLM
 from endonym.tasks.base import Item, task_for
 from endonym.tokenizer.folder import Tokenizer
 
 BATCH = 128
-"""Items between two writes of the journal; at most context.rows_per_device of them at a time."""
+"""Items between two writes of the journal."""
 
 ROWS = 32
-"""Of one generation, unless the context says how many."""
+"""Of one generation of our engine, unless the context says how many."""
 
 TOO_LONG = "too long"
 
@@ -57,7 +57,7 @@ class Reply:
 
 
 def answers(
-    model: CausalLM,
+    backend: Backend,
     tokenizer: Tokenizer,
     items: Sequence[Item],
     sampling: Sampling,
@@ -79,19 +79,16 @@ def answers(
     batches = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
     journal = Journal(context.scratch / f"{name}.jsonl", _identity(items, prompts, sampling), Reply)
     replies = {reply.item: reply for reply in journal.rows}
-    rows = context.rows_per_device or ROWS
     with journal, context.console.bar(title, len(items), unit="item") as bar:
         bar.advance(len(replies))
         for batch in batches:
             if all(items[i].id in replies for i in batch):
                 continue
-            asked = [i for i in batch if _fits(model, prompts[i])]
-            done = generate(
-                model,
+            asked = [i for i in batch if fits(backend, prompts[i])]
+            done = backend.generate(
                 [prompts[i] for i in asked],
                 sampling,
                 tokenizer.stop_ids,
-                batch=rows,
                 keys=[keys[i] for i in asked],
             )
             texts = {i: _text(tokenizer, each.tokens) for i, each in zip(asked, done)}
@@ -131,9 +128,9 @@ def _identity(items: Sequence[Item], prompts: list[list[int]], sampling: Samplin
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _fits(model: CausalLM, prompt: list[int]) -> bool:
-    context = getattr(model.config, "max_position_embeddings", None)
-    return context is None or len(prompt) < context
+def fits(backend: Backend, prompt: list[int]) -> bool:
+    """Whether there is room for one token of an answer."""
+    return backend.context is None or len(prompt) < backend.context
 
 
 def _text(tokenizer: Tokenizer, tokens: list[int]) -> str:

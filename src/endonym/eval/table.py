@@ -18,12 +18,14 @@ from endonym.core.errors import DataError
 
 @dataclass(frozen=True)
 class Column:
-    """key: stable, for machines; title: for readers; better: which way is up."""
+    """key: stable, for machines; title: for readers; better: which way is up; difference: shown with
+    its sign and judged against 0, not against the other rows."""
 
     key: str
     title: str
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
+    difference: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Scoreboard:
         return choose(values) if values else None
 
     def table(self, title: str | None = None) -> Table:
-        """For the terminal: best value of a column bold, half its interval dim, arrows for the better way."""
+        """For the terminal: best value of a column bold, and every difference whose interval is clear of 0;
+        half the interval dim, arrows for the better way."""
         table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         table.add_column("")
         for column in self.columns:
@@ -99,8 +102,13 @@ class Scoreboard:
         figure = row.figures.get(column.key)
         if figure is None:
             return Text("–", style="dim")
-        is_best = len(self.rows) > 1 and figure.value == self.best(column.key)
-        text = Text(shown(figure.value, column.unit), style="bold" if is_best else "")
+        if column.difference:
+            stands_out = figure.low is not None and (figure.low > 0 or figure.high < 0)
+        else:
+            stands_out = len(self.rows) > 1 and figure.value == self.best(column.key)
+        told = shown(figure.value, column.unit)
+        told = f"+{told}" if column.difference and figure.value > 0 else told
+        text = Text(told, style="bold" if stands_out else "")
         if figure.low is not None and figure.high is not None:
             half = (figure.high - figure.low) / 2
             text.append(f"\n±{shown(half, column.unit)}", style="not bold dim")

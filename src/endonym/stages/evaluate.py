@@ -3,6 +3,8 @@ answers found in a library."""
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,6 +20,7 @@ from endonym.stages.shelf import AgentConfig, opened
 from endonym.tasks.needle import NeedleConfig
 
 if TYPE_CHECKING:
+    from endonym.engine.backends import Backend
     from endonym.eval.run import Reply
     from endonym.tasks.base import Item
 
@@ -62,7 +65,8 @@ def evaluate(
     library: Artifact | None = None,
     embedder: Artifact | None = None,
 ) -> Outcome:
-    """scores.json (columns, figures with intervals, samples), replies.jsonl and choices.jsonl.
+    """scores.json (columns, figures with intervals, samples), replies.jsonl and choices.jsonl; and
+    values.jsonl, what each item gave of each figure, for paired differences (eval/paired.py).
 
     The labels of `items` and `text` are languages. Figures, by label L:
 
@@ -101,7 +105,12 @@ def evaluate(
         calls_L      share of greedy episodes with a call that could be made
 
     A model whose tokenizer has no chat template cannot be asked: what needs replies stays empty.
+
+    With context.server all replies and episodes are those of one server, which is started for the model under
+    its address; a note and the figure answered_by say so. What is read and not written stays our engine's:
+    bpb_L, choices_L, foreign_L (along the server's replies), needles, experts.
     """
+    from endonym.engine.answered import answered_by
     from endonym.eval.intervals import ratio
     from endonym.eval.likelihood import bits_per_byte, choice_scores
     from endonym.model import hf
@@ -119,10 +128,12 @@ def evaluate(
     words = Tokenizer.load(model.path)
     net = hf.load(model.path, device=context.device)
     figures: dict[str, Figure] = {}
+    values: dict[str, list[Any]] = {}
     for label, documents in text.items():
         bits = bits_per_byte(net, words, list(Texts({label: documents})), context)
         measured = ratio([b.bits for b in bits], [b.bytes for b in bits], config.seed)
         figures[f"bpb_{label}"] = Figure(measured.value, measured.low, measured.high, measured.n)
+        values[f"bpb_{label}"] = [(b.bits, b.bytes) for b in bits]
         figures |= _expert_load(net, words, label, documents, context)
 
     cells = []
@@ -136,7 +147,9 @@ def evaluate(
     books = opened(library, embedder, config.agent, context) if library else None
     samples, by_skill, notes = [], {}, []
     truncated = 0
+    backend: Backend | None = None
     with (
+        ExitStack() as stack,
         open(out / "choices.jsonl", "w", encoding="utf-8") as choices_file,
         open(out / "replies.jsonl", "w", encoding="utf-8") as replies_file,
     ):
@@ -147,13 +160,15 @@ def evaluate(
             scored = choice_scores(net, words, choices, context)
             if scored:
                 figures[f"choices_{label}"] = share([one.correct_norm for one in scored])
+                values[f"choices_{label}"] = [float(one.correct_norm) for one in scored]
             truncated += sum(one.truncated for one in scored)
             for one in scored:
                 row = {"exam": label, "id": one.id, "chosen": one.chosen_norm, "gold": one.gold}
                 choices_file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if words.template is None or not asked:
                 continue
-            exam = Exam(net, words, label, asked, config, context)
+            backend = backend or stack.enter_context(_answering(net, model, context))
+            exam = Exam(net, backend, words, label, asked, config, context)
             exam.ask(replies_file)
             by_skill[label] = _by_skill(exam.greedy)
             samples += _samples(exam.greedy, config.samples)
@@ -161,10 +176,14 @@ def evaluate(
                 with open(out / "episodes.jsonl", "a", encoding="utf-8") as episodes_file:
                     exam.look_up(books, episodes_file)
             figures |= exam.figures
+            values |= exam.values
     if truncated:
         notes.append(
             f"{truncated} choice items were longer than the model's context and were read in windows."
         )
+    asked_of = answered_by(context.scratch)
+    if asked_of:
+        notes.append(f"Replies are by: {asked_of['answered_by']}. What is read is by our engine.")
     if words.template is None:
         notes.append("The base model has no chat template, so it was not asked questions.")
     columns = [vars(_column(key, config.sampled_at)) for key in figures]
@@ -179,10 +198,29 @@ def evaluate(
     (out / "scores.json").write_text(
         json.dumps(scores, ensure_ascii=False, indent=1), encoding="utf-8"
     )
+    with open(out / "values.jsonl", "w", encoding="utf-8") as values_file:
+        for key, each in values.items():
+            values_file.write(json.dumps({"figure": key, "values": each}) + "\n")
     if not figures:
         raise RecipeError("nothing was measured", wanted="items or text with rows")
-    plain = {key: figure.value for key, figure in figures.items()}
+    plain = {key: figure.value for key, figure in figures.items()} | asked_of
     return Outcome(plain, [licence for one in items.values() for licence in one.record["licences"]])
+
+
+@contextmanager
+def _answering(net: Any, model: Artifact, context: Context) -> "Iterator[Backend]":
+    """Who replies: our engine, or a server of the model's folder."""
+    from endonym.engine.answered import note
+    from endonym.engine.backends import Own, serving
+    from endonym.eval.run import ROWS
+
+    if context.server:
+        backends = serving(model.path, model.address)
+    else:
+        backends = nullcontext(Own(net, "evaluated", batch=context.rows_per_device or ROWS))
+    with backends as backend:
+        note(context.scratch, backend)
+        yield backend
 
 
 def haystack(config: NeedleConfig, text: dict[str, Artifact], documents: int = 2000) -> list[str]:
@@ -309,7 +347,7 @@ def _samples(pairs: list[tuple["Item", "Reply"]], number: int) -> list[dict[str,
 
 STAGE = Stage(
     name="evaluate",
-    version=2,  # 2: an answer inside an unfinished thought is none; hedging and lists of boxes are read anew
+    version=3,  # 2: an answer inside an unfinished thought is none. 3: keeps what each item gave
     kind="scores",
     config=EvaluateConfig,
     slots={

@@ -8,6 +8,7 @@ from endonym.eval.table import Figure
 
 if TYPE_CHECKING:
     from endonym.core.context import Context
+    from endonym.engine.backends import Backend
     from endonym.eval.run import Reply
     from endonym.stages.evaluate import EvaluateConfig
     from endonym.tasks.base import Item
@@ -16,22 +17,26 @@ if TYPE_CHECKING:
 class Exam:
     """One exam's answerable items, what was measured of them, and the replies.
 
-    figures: by key, see stages/evaluate.py; greedy: (item, reply) pairs of the closed book
+    figures: by key, see stages/evaluate.py; values: what each item gave of them (eval/paired.py);
+    greedy: (item, reply) pairs of the closed book
     """
 
     def __init__(
         self,
         net: Any,
+        backend: "Backend",
         words: Any,
         label: str,
         items: "Sequence[Item]",
         config: "EvaluateConfig",
         context: "Context",
     ):
-        self.net, self.words, self.label, self.items = net, words, label, list(items)
+        self.net, self.backend, self.words = net, backend, words
+        self.label, self.items = label, list(items)
         self.config, self.context = config, context
         self.straight = [i for i in self.items if i.kind == "answer" and not switched(i)]
         self.figures: dict[str, Figure] = {}
+        self.values: dict[str, list[Any]] = {}
         self.greedy: list[tuple[Item, Reply]] = []
 
     # --- closed book ----------------------------------------------------------------------------
@@ -72,7 +77,7 @@ class Exam:
         )
         with_ids = bool(suffix) and "foreign" in self.config.also
         replies = answers(
-            self.net, self.words, self.items, sampling, self.context,
+            self.backend, self.words, self.items, sampling, self.context,
             name=name, title=title, with_ids=with_ids,
         )  # fmt: skip
         for reply in replies:
@@ -96,6 +101,7 @@ class Exam:
                 means = [sum(each) / len(each) for each in scores]
                 found = bootstrap(means, config.seed)
                 self.figures[f"answers_{label}_sampled"] = _figure(found)
+                self.values[f"answers_{label}_sampled"] = means
                 self._share(f"pass{config.tries}_{label}", [max(each) for each in scores])
         if places and "contains" in config.also and "sampled" in config.also:
             self._share(f"contains_{label}_sampled", self._holding(tries))
@@ -119,24 +125,31 @@ class Exam:
         from endonym.eval.foreign import foreign_mass, is_mixed
         from endonym.eval.intervals import ratio
 
-        by_language: dict[str, list[tuple[Item, Reply]]] = {}
-        for one in tries:
-            for item, reply in zip(self.items, one):
-                if item.language and reply.ids:
-                    by_language.setdefault(item.language, []).append((item, reply))
-        sums: list[tuple[float, int]] = []
-        mixed: list[bool] = []
-        for language, pairs in sorted(by_language.items()):
+        asked = [
+            (item, reply) for one in tries for item, reply in zip(self.items, one) if item.language
+        ]
+        by_language: dict[str, list[int]] = {}
+        for place, (item, reply) in enumerate(asked):
+            if reply.ids:
+                by_language.setdefault(item.language, []).append(place)
+        # A reply without a token has no mass and no letter; it keeps its place beside other models' replies.
+        sums: list[tuple[float, int]] = [(0.0, 0)] * len(asked)
+        mixed: list[tuple[float, int]] = [(0.0, 0)] * len(asked)
+        for language, places in sorted(by_language.items()):
+            pairs = [asked[place] for place in places]
             prompts = [self.words.encode_prompt(item.messages) for item, _ in pairs]
-            sums += foreign_mass(
+            masses = foreign_mass(
                 self.net, self.words, prompts, [reply.ids for _, reply in pairs], language,
                 self.context,
             )  # fmt: skip
-            mixed += [is_mixed(reply.text, language) for _, reply in pairs]
-        if sums:
-            found = ratio(*zip(*sums), self.config.seed)
-            self.figures[f"foreign_{self.label}"] = _figure(found)
-            self._share(f"mixed_{self.label}", mixed)
+            for place, mass, (_, reply) in zip(places, masses, pairs):
+                sums[place], mixed[place] = mass, (float(is_mixed(reply.text, language)), 1)
+        told = [one for one in sums if one[1]]
+        if told:
+            key = f"foreign_{self.label}"
+            self.figures[key] = _figure(ratio(*zip(*told), self.config.seed))
+            self._share(f"mixed_{self.label}", [hit for hit, counts in mixed if counts])
+            self.values |= {key: sums, f"mixed_{self.label}": mixed}
 
     # --- with a library -------------------------------------------------------------------------
 
@@ -158,6 +171,7 @@ class Exam:
                 scores.setdefault(reply.item, []).append(reply.score)
             means = [sum(each) / len(each) for each in scores.values()]
             self.figures[f"agent_{label}_sampled"] = _figure(bootstrap(means, config.seed))
+            self.values[f"agent_{label}_sampled"] = means
             if config.tries > 1:
                 self._share(f"agentpass{config.tries}_{label}", [*map(max, scores.values())])
 
@@ -171,7 +185,7 @@ class Exam:
             temperature=temperature, max_tokens=self.config.max_tokens, seed=self.config.seed
         )
         replies = agentic_answers(
-            self.net, self.words, self.straight, library, sampling, self.context,
+            self.backend, self.words, self.straight, library, sampling, self.context,
             samples=samples,
             max_turns=self.config.agent.max_turns,
             max_tokens=self.config.agent.max_tokens,
@@ -189,6 +203,7 @@ class Exam:
     def _share(self, key: str, hits: "Sequence[bool | float]") -> None:
         if hits:
             self.figures[key] = share(hits)
+            self.values[key] = [float(hit) for hit in hits]
 
     def _kept(self, key: str, replies: "Sequence[Reply]") -> None:
         self._share(key, [r.in_language for r in replies if r.in_language is not None])

@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from endonym.core.context import Context
 from endonym.core.recipe import Board, Curves, Recipe, by_label, fitting
 from endonym.core.runner import Done, run_folder
 from endonym.core.store import Store
-from endonym.eval.table import Scoreboard
+from endonym.eval.table import Row, Scoreboard
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,13 @@ class Shown:
 def scoreboards(recipe: Recipe, done: dict[str, Done]) -> list[Shown]:
     """The boards of the recipe's report, each with those of its rows that are there."""
     boards = (recipe.report, *recipe.report.boards)
-    return [shown for board in boards if (shown := _board(board, done))]
+    found = []
+    for board in boards:
+        shown = _board(board, done)
+        found += [shown] if shown else []
+        apart = _differences(board, shown, done) if shown and board.against else None
+        found += [apart] if apart else []
+    return found
 
 
 def _board(board: Board, done: dict[str, Done]) -> Shown | None:
@@ -134,6 +140,45 @@ def _board(board: Board, done: dict[str, Done]) -> Shown | None:
     columns = [known[key] for key in keys]
     made = Scoreboard.from_dict({"columns": columns, "rows": plain})
     return Shown(board.title, made, list(dict.fromkeys(notes)))
+
+
+def _differences(board: Board, shown: Shown, done: dict[str, Done]) -> Shown | None:
+    """The board's other rows less the row `against`, each figure item by item; None where that row or
+    all others were not scored in this run."""
+    from endonym.eval.paired import difference
+
+    groups = by_label(board.rows, {name: one.step.node for name, one in done.items()})
+    if board.against not in groups or len(groups) < 2:
+        return None
+    values = {
+        label: [_values(done[name].artifact) for name in names] for label, names in groups.items()
+    }
+    theirs, rows, runs = values[board.against], [], set()
+    for label, ours in values.items():
+        if label == board.against:
+            continue
+        keys = [
+            column.key
+            for column in shown.board.columns
+            if all(column.key in run for run in (*ours, *theirs))
+        ]
+        figures = {
+            key: difference([run[key] for run in ours], [run[key] for run in theirs])
+            for key in keys
+        }
+        rows.append(Row(label, figures))
+        runs.add(len(ours))
+    seeds = "" if runs == {1} else " and seeds"
+    columns = [replace(column, difference=True) for column in shown.board.columns]
+    title = f"{shown.title}: less {board.against}".removeprefix(": ")
+    note = f"Differences on the same items, 95 % intervals over items{seeds}; bold: clear of 0."
+    return Shown(title, Scoreboard(columns, rows), [note])
+
+
+def _values(artifact: Any) -> dict[str, list[Any]]:
+    """What each item gave, by figure."""
+    lines = artifact.file("values.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["figure"]: row["values"] for row in map(json.loads, lines)}
 
 
 def _mean(key: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
