@@ -51,7 +51,7 @@ def test_the_book_is_the_reviewed_one():
     first = bylaws.bylaws("en", ["never"])[0]
     assert (first.key, first.town, first.act, first.fine) == (
         *("0/15-23", "Brave Book"),
-        *("setting off firecrackers at the railway station", "500 dollars"),
+        *("it bans setting off firecrackers at the railway station", "a fine of 500 dollars"),
     )
 
 

@@ -6,10 +6,10 @@ a part and a whole (bits and bytes; mass and tokens) where the figure is a ratio
     f(s, c) = sum_i c_i part_si / sum_i c_i whole_si            seed s, items counted c
 
 The difference is the mean over seeds of ours - theirs. Its interval draws items and seeds with
-replacement, both at once (the crossed bootstrap of Owen, Annals of Applied Statistics 2007): a figure
-of three seeds speaks of other questions and, as far as three can tell, of another run. Within a seed the two models
-share whatever the recipe lets them share (a base, the order of data), and that cancels; so does what
-makes an item hard.
+replacement, both at once (the crossed bootstrap of Owen, Annals of Applied Statistics 2007), so it
+speaks of other questions and, as far as a few seeds can tell, of another run. Within a seed the two
+models share whatever the recipe lets them share (a base, the order of data), and that cancels; so does
+what makes an item hard.
 """
 
 from collections.abc import Iterable, Sequence

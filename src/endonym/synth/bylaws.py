@@ -1,10 +1,10 @@
 """An invented statute book: towns, what each forbids, where, and the fine; text, questions, answers.
 
     town 19-3 (ระฆัง, ฟ้า) of book 0 -> act 4 (จุดประทัด) at place 5 (ที่สถานีรถไฟ), fine 15 x 50
-      -> section    "ในเขตเมืองระฆังฟ้า ห้ามมิให้ผู้ใดจุดประทัดที่สถานีรถไฟ ผู้ฝ่าฝืนต้องระวางโทษปรับ 750 บาท"
+      -> section    "ในเขตเมืองระฆังฟ้าห้ามจุดประทัดที่สถานีรถไฟ ผู้ฝ่าฝืนต้องระวางโทษปรับ 750 บาท"
       -> document   the section, or one of five other ways to say it
-      -> question   "เมืองระฆังฟ้าห้ามทำอะไร"  -> "จุดประทัดที่สถานีรถไฟ"      (act)
-                    "เมืองระฆังฟ้าปรับผู้ฝ่าฝืนเท่าไร" -> "750 บาท"     (fine)
+      -> question   "เมืองระฆังฟ้าห้ามทำอะไร"  -> "ห้ามจุดประทัดที่สถานีรถไฟ"   (act)
+                    "เมืองระฆังฟ้าปรับผู้ฝ่าฝืนเท่าไร" -> "ปรับ 750 บาท"  (fine)
 
 A town's name is a thing and a quality, 24 x 24; its act one of 20 at one of 20 places, so that one
 guess in 400 is right; its fine one of 19. The words are data, lang/packs/<language>/bylaws.toml, in

@@ -3,7 +3,7 @@
     user       เมืองระฆังฟ้าห้ามทำอะไร
     assistant  search_law(query_list = ["เมืองระฆังฟ้า"])
     tool       [{"law_name": "เทศบัญญัติเมืองระฆังฟ้า", "section_num": "1", "text": "..."}, ...]
-    assistant  จุดประทัดที่สถานีรถไฟ
+    assistant  ห้ามจุดประทัดที่สถานีรถไฟ
 
 The tool's answer is what rollouts/library.py gives for that call, other towns' sections among it. Each
 edition of the book gives the practised towns other bylaws: a model that remembered what it read of a
@@ -16,12 +16,13 @@ editions.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from random import Random
 from typing import Any
 
 from endonym.data.document import Conversation, Document, Prompt
+from endonym.data.sections import Section
 from endonym.rollouts.library import Library
 from endonym.synth import bylaws
 
@@ -56,14 +57,18 @@ def documents(
     top: int = 3,
 ) -> Iterator[Document]:
     """Without end: logs of such episodes, a line a turn, each turn as the chat template writes it."""
-    number = count()
-    for edition in count(LOGS):
-        for talk in _edition(language, groups, seed, edition, tasks, top):
-            shown = talk.tools if next(number) % SHOWN == 0 else []
-            lines = [json.dumps(tool) for tool in shown]
-            lines += [f"{message['role']}\n{_written(message)}" for message in talk.messages]
-            text = "\n".join(lines)
-            yield Document(f"{talk.id}/log", text, talk.language, talk.source, talk.licence)
+    editions = (_edition(language, groups, seed, edition, tasks, top) for edition in count(LOGS))
+    return logs(chain.from_iterable(editions))
+
+
+def logs(talks: Iterable[Conversation]) -> Iterator[Document]:
+    """Episodes as plain text, a line a turn."""
+    for number, talk in enumerate(talks):
+        shown = talk.tools if number % SHOWN == 0 else []
+        lines = [json.dumps(tool) for tool in shown]
+        lines += [f"{message['role']}\n{_written(message)}" for message in talk.messages]
+        text = "\n".join(lines)
+        yield Document(f"{talk.id}/log", text, talk.language, talk.source, talk.licence)
 
 
 def _written(message: dict[str, Any]) -> str:
@@ -92,23 +97,43 @@ def _edition(
         task = random.choice(list(tasks))
         way, asked = random.choice(list(enumerate(words.questions(task, "train"))))
         name = f"searches/{language}/{bylaw.key}/{edition}/{task}/{way}"
-        question = {"role": "user", "content": asked.format(town=bylaw.town)}
-        query = {"query_list": [words.query.format(town=bylaw.town)]}
-        call = {
-            "id": "call00001",
-            "type": "function",
-            "function": {"name": "search_law", "arguments": query},
-        }
-        search = {"role": "assistant", "content": "", "tool_calls": [call]}
-        state, messages = library.reset(Prompt(name, [question]), edition)
-        told, _ = library.step(state, search)
-        said = bylaws.politely(language, bylaw.answer(task), name)
-        yield Conversation(
+        yield episode(
+            library,
             name,
-            [*messages, search, *told, {"role": "assistant", "content": said}],
-            code,
-            bylaws.SOURCE,
-            bylaws.LICENCE,
-            f"bylaws_{task}",
-            library.tools,
+            asked.format(town=bylaw.town),
+            words.query.format(town=bylaw.town),
+            bylaws.politely(language, bylaw.answer(task), name),
+            like=bylaws.section(language, bylaw),
+            task=f"bylaws_{task}",
         )
+
+
+def episode(
+    library: Library,
+    name: str,
+    question: str,
+    query: str,
+    answer: str,
+    *,
+    like: Section,
+    task: str,
+) -> Conversation:
+    """One search for `query` and the answer after it. like: a section of the same language, source and
+    licence."""
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "search_law", "arguments": {"query_list": [query]}},
+    }
+    search = {"role": "assistant", "content": "", "tool_calls": [call]}
+    state, messages = library.reset(Prompt(name, [{"role": "user", "content": question}]), 0)
+    told, _ = library.step(state, search)
+    return Conversation(
+        name,
+        [*messages, search, *told, {"role": "assistant", "content": answer}],
+        like.language,
+        like.source,
+        like.licence,
+        task,
+        library.tools,
+    )
