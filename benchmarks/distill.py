@@ -18,9 +18,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
+from benchmarks import learning, material
 from benchmarks.compare import Arm, compare, ratios, spread
-from benchmarks.sft import LEARNING_RATE, TOLERANCE, WARMUP, differences, same_work
+from benchmarks.learning import WARMUP
+from benchmarks.sft import TOLERANCE, differences, same_work
 from benchmarks.turns import Steps, Turns
 
 PROMPTS, ANSWER = 16, 64
@@ -139,8 +140,6 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     """Distilled and train(): what the distill stage runs."""
     from benchmarks import machine
     from endonym.core.artifact import Artifact
-    from endonym.core.console import Console
-    from endonym.core.context import Context
     from endonym.data.document import Conversation
     from endonym.engine.sampler import Sampling
     from endonym.model import hf
@@ -157,25 +156,14 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     rows = [Conversation(str(number), talk) for number, talk in enumerate(talks)]
     asked = {"talks": Asked.build(scratch / "talks", rows, words, key="talks")}
     config = DistillConfig(
-        steps=100_000,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        warmup=0,
-        betas=(0.9, 0.999),
-        weight_decay=0,
-        precision=spec["precision"],
+        **learning.settings(spec),
         rows_per_step=PROMPTS,
         row_length=LENGTH,
         max_completion=ANSWER,
         lmbda=spec["lmbda"],
         aggregate="tokens",
     )
-    context = Context(
-        threads=spec["threads"],
-        checkpoint_seconds=1e9,
-        scratch=scratch,
-        console=Console(quiet=True),
-    )
+    context = learning.context(spec)
     student = hf.load(folder / "student")
     given = Artifact(folder / "teacher", {"address": "teacher"})
     view = teaching.live(config, context, words, student, given, {}, asked)
@@ -197,41 +185,23 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     )
     steps = Steps(turns, WARMUP, spec["per_turn"])
     steps.facts = {"bytes": machine.peak_bytes()}
-
-    class Watched:
-        """The loop asks for a step's rows where the step begins."""
-
-        identity = loader.identity
-        sample, ready = loader.sample, loader.ready
-
-        def rows(self, step: int, part: tuple[int, int] = (0, 1)):
-            if steps.begun and steps.is_warming_up:
-                log = (scratch / "metrics.jsonl").read_text().splitlines()
-                steps.losses = [json.loads(line)["loss"] for line in log]
-            steps.boundary()
-            return loader.rows(step)
-
-    train(student, view.objective, Watched(), config, context)
+    train(student, view.objective, learning.Watched(loader, steps, spec), config, context)
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:
     """TRL's GKDTrainer on the same ids."""
-    import logging
     import os
-    import warnings
 
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
     import datasets
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
     from benchmarks import machine
     from endonym.tokenizer.folder import Tokenizer
 
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    learning.hushed()
     folder = Path(spec["folder"])
     words = Tokenizer.load(folder / "student")
     talks = json.loads((folder / "talks.json").read_text(encoding="utf-8"))
@@ -244,47 +214,18 @@ def trl(spec: dict[str, Any], turns: Turns) -> None:
         "completion_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in pairs] * 64,
     }
     arguments = GKDConfig(
-        output_dir=spec["scratch"],
         lmbda=spec["lmbda"],
         beta=0.0,
         temperature=1.0,
         max_new_tokens=ANSWER,
         max_length=LENGTH,
-        per_device_train_batch_size=spec["rows"],
-        gradient_accumulation_steps=PROMPTS // spec["rows"],
+        **learning.arguments(spec, spec["rows"], PROMPTS // spec["rows"]),
         train_sampling_strategy="sequential",
-        max_steps=100_000,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        bf16=spec["precision"] == "bfloat16",
-        use_cpu=True,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Boundary(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if steps.begun < WARMUP:
-                steps.losses.append(0.0)
-            steps.boundary()
-
-    class Watched(GKDTrainer):
-        def training_step(self, *given, **named):
-            loss = super().training_step(*given, **named)
-            if steps.is_warming_up:
-                steps.losses[-1] += float(loss)
-            return loss
+    Watched = learning.watched(GKDTrainer, steps)
 
     def model(name: str):
         found = AutoModelForCausalLM.from_pretrained(folder / name).float()
@@ -297,7 +238,6 @@ def trl(spec: dict[str, Any], turns: Turns) -> None:
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(data),
         processing_class=tokenizer,
-        callbacks=[Boundary()],
     )
     steps.facts = {"bytes": machine.peak_bytes()}
     trainer.train()

@@ -15,7 +15,7 @@ logging, saving and gradient checkpointing are off, there is no vLLM, and no jud
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
+from benchmarks import learning, material
 from benchmarks.compare import Arm, compare, ratios, spread
 from benchmarks.turns import Steps, Turns
 from endonym.core.errors import DataError
@@ -131,8 +131,6 @@ def judged(prompts, completions, completion_ids, **columns) -> list[float]:
 def endonym(spec: dict[str, Any], turns: Turns) -> None:
     """hf.load, Groups, train(): what the rl stage runs."""
     from benchmarks import machine
-    from endonym.core.console import Console
-    from endonym.core.context import Context
     from endonym.data.document import Prompt
     from endonym.model import hf
     from endonym.rewards.mix import Mix
@@ -182,37 +180,25 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
             steps.boundary()
             return super().state(step)
 
-    context = Context(
-        threads=spec["threads"],
-        checkpoint_seconds=1e9,
-        scratch=scratch,
-        console=Console(quiet=True),
-    )
+    context = learning.context(spec)
     loader = Watched(draw, None, scratch / "rollouts", "benchmark")
     train(hf.load(spec["folder"]), InkGrpo(plan.policy), loader, config, context)
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:
     """TRL's GRPOTrainer on the same prompts; `rows` answers at once, the rest accumulated."""
-    import logging
-    import warnings
-
     import datasets
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     from benchmarks import machine
 
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    learning.hushed()
     texts = asked(spec["folder"], spec["prompts"])
     rows = [{"prompt": [{"role": "user", "content": text}]} for text in texts]
     answers = spec["prompts"] * GROUP
     arguments = GRPOConfig(
-        output_dir=spec["scratch"],
-        per_device_train_batch_size=spec["rows"],
-        gradient_accumulation_steps=answers // spec["rows"],
+        **learning.arguments(spec, spec["rows"], answers // spec["rows"], LEARNING_RATE),
         num_generations=GROUP,
         max_completion_length=LENGTH,
         temperature=1.0,
@@ -221,20 +207,6 @@ def trl(spec: dict[str, Any], turns: Turns) -> None:
         beta=0.0,
         loss_type="dapo",
         scale_rewards="group",
-        max_steps=100_000,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        bf16=spec["precision"] == "bfloat16",
-        use_cpu=True,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     steps = Steps(turns, WARMUP, 1)
 

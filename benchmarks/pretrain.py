@@ -12,9 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
+from benchmarks import learning, material
 from benchmarks.compare import Arm, compare, ratios, spread
-from benchmarks.sft import LEARNING_RATE, TOLERANCE, WARMUP, differences, same_work
+from benchmarks.learning import LEARNING_RATE, WARMUP
+from benchmarks.sft import TOLERANCE, differences, same_work
 from benchmarks.turns import Steps, Turns
 
 
@@ -80,106 +81,51 @@ def run(
 
 def endonym(spec: dict[str, Any], turns: Turns) -> None:
     """hf.load, Loader, train() with the objective of the pretrain stage."""
-    from endonym.core.console import Console
-    from endonym.core.context import Context
     from endonym.methods.batch import Rows
     from endonym.model import hf
     from endonym.stages.training import BalanceConfig, NextTokens
     from endonym.train.config import TrainConfig
     from endonym.train.loop import train
 
-    scratch = Path(spec["scratch"])
     given = _batch(spec)
     steps = Steps(turns, WARMUP, spec["per_turn"])
 
-    class Watched:
+    class Given:
         """The rows of a step, built anew each time as a loader does."""
 
         identity = "the same rows again and again"
 
-        def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
-            if steps.is_first_look():
-                return Rows(*(each.clone() for each in given))
-            if steps.begun and steps.is_warming_up:
-                log = (scratch / "metrics.jsonl").read_text().splitlines()
-                steps.losses = [json.loads(line)["loss"] for line in log]
-            steps.boundary()
+        def rows(self, step: int) -> Rows:
             return Rows(*(each.clone() for each in given))
 
-    config = TrainConfig(
-        steps=100_000,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        warmup=0,
-        betas=(0.9, 0.999),
-        weight_decay=0,
-        precision=spec["precision"],
-    )
-    context = Context(
-        threads=spec["threads"],
-        rows_per_device=material.ROWS,
-        checkpoint_seconds=1e9,
-        scratch=scratch,
-        console=Console(quiet=True),
-    )
+    config = TrainConfig(**learning.settings(spec))
+    context = learning.context(spec, rows_per_device=material.ROWS)
     objective = NextTokens(BalanceConfig(), 0.0)
-    train(hf.load(spec["folder"]), objective, Watched(), config, context)
+    watched = learning.Watched(Given(), steps, spec)
+    train(hf.load(spec["folder"]), objective, watched, config, context)
 
 
 def trainer(spec: dict[str, Any], turns: Turns) -> None:
     """transformers' Trainer on padded batches of ids, labels and attention mask."""
-    import warnings
-
     import datasets
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-    datasets.disable_progress_bars()
-    warnings.simplefilter("ignore")
+    learning.hushed()
     ids = _ids(spec)
     # Many copies, in order, so that no epoch ends (and no iterator is made anew) within a measurement.
     data = datasets.Dataset.from_dict({"input_ids": ids * 64})
     arguments = TrainingArguments(
-        output_dir=spec["scratch"],
-        per_device_train_batch_size=material.ROWS,
-        gradient_accumulation_steps=len(ids) // material.ROWS,
+        **learning.arguments(spec, material.ROWS, len(ids) // material.ROWS),
         train_sampling_strategy="sequential",
-        max_steps=100_000,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        bf16=spec["precision"] == "bfloat16",
-        use_cpu=True,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Boundary(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if steps.begun < WARMUP:
-                steps.losses.append(0.0)
-            steps.boundary()
-
-    class Watched(Trainer):
-        def training_step(self, *given, **named):
-            loss = super().training_step(*given, **named)
-            if steps.is_warming_up:
-                steps.losses[-1] += float(loss)
-            return loss
-
+    Watched = learning.watched(Trainer, steps)
     model = AutoModelForCausalLM.from_pretrained(spec["folder"]).float()
     Watched(
         model=model,
         args=arguments,
         train_dataset=data,
         data_collator=lambda rows: _padded([row["input_ids"] for row in rows]),
-        callbacks=[Boundary()],
     ).train()
 
 

@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
+from benchmarks import learning, material
 from benchmarks.compare import Arm, compare, ratios, spread
-from benchmarks.sft import LEARNING_RATE, TOLERANCE, WARMUP, differences, same_work
+from benchmarks.learning import WARMUP
+from benchmarks.sft import TOLERANCE, differences, same_work
 from benchmarks.turns import Steps, Turns
 
 AT_ONCE = 4
@@ -84,8 +85,6 @@ def run(
 
 def endonym(spec: dict[str, Any], turns: Turns) -> None:
     """PairLoader and train(): what the reward_model stage runs."""
-    from endonym.core.console import Console
-    from endonym.core.context import Context
     from endonym.data.document import Preference
     from endonym.data.pairs import PairLoader, PairStore
     from endonym.model import reward
@@ -103,53 +102,21 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     whole = PairLoader([store], rows_per_step=1, row_length=LENGTH)
     loader = PairLoader([store], rows_per_step=whole.steps_per_epoch, row_length=LENGTH)
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Watched:
-        """The loop asks for a step's rows where the step begins."""
-
-        identity = loader.identity
-
-        def rows(self, step: int, part: tuple[int, int] = (0, 1)):
-            if steps.is_first_look():
-                return loader.rows(step)
-            if steps.begun and steps.is_warming_up:
-                log = (scratch / "metrics.jsonl").read_text().splitlines()
-                steps.losses = [json.loads(line)["loss"] for line in log]
-            steps.boundary()
-            return loader.rows(step)
-
-    config = TrainConfig(
-        steps=100_000,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        warmup=0,
-        betas=(0.9, 0.999),
-        weight_decay=0,
-        precision=spec["precision"],
-    )
-    context = Context(
-        threads=spec["threads"],
-        checkpoint_seconds=1e9,
-        scratch=scratch,
-        console=Console(quiet=True),
-    )
-    train(reward.load(spec["folder"]), Pairwise(True, 0.0), Watched(), config, context)
+    config = TrainConfig(**learning.settings(spec))
+    watched = learning.Watched(loader, steps, spec)
+    net, objective = reward.load(spec["folder"]), Pairwise(True, 0.0)
+    train(net, objective, watched, config, learning.context(spec))
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:
     """TRL's RewardTrainer on the same ids."""
-    import logging
-    import warnings
-
     import datasets
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
 
     from endonym.tokenizer.folder import Tokenizer
 
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    learning.hushed()
     words, pairs = Tokenizer.load(spec["folder"]), _pairs(spec)
     # Many copies, in order, so that no epoch ends (and no iterator is made anew) within a measurement.
     data = {
@@ -157,48 +124,17 @@ def trl(spec: dict[str, Any], turns: Turns) -> None:
         for side, name in enumerate(("chosen", "rejected"))
     }
     arguments = RewardConfig(
-        output_dir=spec["scratch"],
         max_length=LENGTH,
-        per_device_train_batch_size=AT_ONCE,
-        gradient_accumulation_steps=len(pairs) // AT_ONCE,
+        **learning.arguments(spec, AT_ONCE, len(pairs) // AT_ONCE),
         train_sampling_strategy="sequential",
-        max_steps=100_000,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        bf16=spec["precision"] == "bfloat16",
-        use_cpu=True,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Boundary(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if steps.begun < WARMUP:
-                steps.losses.append(0.0)
-            steps.boundary()
-
-    class Watched(RewardTrainer):
-        def training_step(self, *given, **named):
-            loss = super().training_step(*given, **named)
-            if steps.is_warming_up:
-                steps.losses[-1] += float(loss)
-            return loss
-
+    Watched = learning.watched(RewardTrainer, steps)
     Watched(
         model=AutoModelForSequenceClassification.from_pretrained(spec["folder"]).float(),
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(data),
         processing_class=AutoTokenizer.from_pretrained(spec["folder"]),
-        callbacks=[Boundary()],
     ).train()
 
 

@@ -16,14 +16,11 @@ loop stands beside them, so that the trainer's share can be told from the model'
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
+from benchmarks import learning, material
 from benchmarks.compare import Arm, compare, ratios, spread
+from benchmarks.learning import LEARNING_RATE, WARMUP
 from benchmarks.turns import Steps, Turns
 from endonym.core.errors import DataError
-
-LEARNING_RATE = 1e-4
-WARMUP = 2
-"""Steps before the first turn: the first allocates, the second no longer does."""
 
 BRIEF = ("Endonym, packed", "Endonym, padded", "TRL, padded", "TRL, packed", "plain loop, packed")
 
@@ -119,10 +116,7 @@ def same_work(rows: list[dict[str, Any]], tolerance: float) -> None:
 
 def endonym(spec: dict[str, Any], turns: Turns) -> None:
     """hf.load, Loader, train() with methods/nll: what the sft stage runs."""
-    import json
 
-    from endonym.core.console import Console
-    from endonym.core.context import Context
     from endonym.data.loader import Loader, TokenStore
     from endonym.model import hf
     from endonym.stages.training import BalanceConfig, NextTokens
@@ -142,53 +136,20 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
         packed=spec["packed"],
     )
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Watched:
-        """The loop asks for a step's rows where the step begins."""
-
-        identity = loader.identity
-
-        def rows(self, step: int, part: tuple[int, int] = (0, 1)):
-            if steps.is_first_look():
-                return loader.rows(step)
-            if steps.begun and steps.is_warming_up:
-                log = (scratch / "metrics.jsonl").read_text().splitlines()
-                steps.losses = [json.loads(line)["loss"] for line in log]
-            steps.boundary()
-            return loader.rows(step)
-
-    config = TrainConfig(
-        steps=100_000,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        warmup=0,
-        betas=(0.9, 0.999),
-        weight_decay=0,
-        precision=spec["precision"],
-    )
-    context = Context(
-        threads=spec["threads"],
-        rows_per_device=None if spec["packed"] else material.ROWS,
-        checkpoint_seconds=1e9,
-        scratch=scratch,
-        console=Console(quiet=True),
-    )
+    config = TrainConfig(**learning.settings(spec))
+    context = learning.context(spec, rows_per_device=None if spec["packed"] else material.ROWS)
     objective = NextTokens(BalanceConfig(), 0.0)
-    train(hf.load(spec["folder"]), objective, Watched(), config, context)
+    watched = learning.Watched(loader, steps, spec)
+    train(hf.load(spec["folder"]), objective, watched, config, context)
 
 
 def trl(spec: dict[str, Any], turns: Turns) -> None:
     """TRL's SFTTrainer on the same ids and masks; `rows` of them at once, the rest accumulated."""
-    import logging
-    import warnings
-
     import datasets
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    learning.hushed()
     block = material.read_block(Path(spec["folder"]) / "block.json")
     order = _order(block, spec["layout"])
     packed = spec["layout"] == "packed"
@@ -202,49 +163,18 @@ def trl(spec: dict[str, Any], turns: Turns) -> None:
         * times,
     }
     arguments = SFTConfig(
-        output_dir=spec["scratch"],
         max_length=material.ROW,
         packing=packed,
-        per_device_train_batch_size=rows,
-        gradient_accumulation_steps=(material.ROWS if packed else len(block.ids)) // rows,
+        **learning.arguments(spec, rows, (material.ROWS if packed else len(block.ids)) // rows),
         train_sampling_strategy="random" if packed else "sequential",
-        max_steps=100_000,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        bf16=spec["precision"] == "bfloat16",
-        use_cpu=True,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     steps = Steps(turns, WARMUP, spec["per_turn"])
-
-    class Boundary(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if steps.begun < WARMUP:
-                steps.losses.append(0.0)
-            steps.boundary()
-
-    class Watched(SFTTrainer):
-        def training_step(self, *given, **named):
-            loss = super().training_step(*given, **named)
-            if steps.is_warming_up:
-                steps.losses[-1] += float(loss)
-            return loss
-
+    Watched = learning.watched(SFTTrainer, steps)
     trainer = Watched(
         model=AutoModelForCausalLM.from_pretrained(spec["folder"]).float(),
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(data),
         processing_class=AutoTokenizer.from_pretrained(spec["folder"]),
-        callbacks=[Boundary()],
     )
     if packed:
         assert len(trainer.train_dataset) == material.ROWS, (

@@ -66,7 +66,7 @@ def test_the_store_holds_both_sides_and_the_margin(store):
     assert len(store) == 40 and store.meta["equal"] == 0
     for number, pair in enumerate(pairs()):
         chosen, rejected = sides(tokenizer(), pair)
-        found = store.sides(number)
+        found = store.both(number)
         assert found[0].tolist() == chosen and found[1].tolist() == rejected
         assert store.lengths[number] == len(chosen) + len(rejected)
         assert store.margins[number] == pytest.approx(pair.margin or 0.0)

@@ -6,6 +6,7 @@ Its answers depend on the prompt and the seed alone: token (sum of the prompt + 
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -30,7 +31,8 @@ class StandIn:
                 pass
 
             def do_GET(self):
-                card = {"id": stand_in.name, "object": "model", "max_model_len": stand_in.context}
+                card = {"id": stand_in.name, "object": "model", "owned_by": "stand-in"}
+                card["max_model_len"] = stand_in.context
                 self.send(200, {"object": "list", "data": [card]})
 
             def do_POST(self):
@@ -105,6 +107,7 @@ if __name__ == "__main__":
         sys.exit("out of memory, for instance")
     sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (folder / "child").write_text(str(sleeping.pid))
+    (folder / "server").write_text(str(os.getpid()))
     time.sleep(0.3)  # weights are read
     with StandIn(name, port=port) as stand_in:
         threading.Event().wait()

@@ -59,6 +59,7 @@ def test_own_is_generate():
 
 def test_served_answers_as_asked(server, backend):
     assert (backend.weights, backend.context) == ("weights-1", 64)
+    assert (backend.by, Own.by) == ("server (stand-in)", "own engine")
     found = backend.generate(PROMPTS, SAMPLING, {49, 48}, limits=[6, 2, 1])
     assert [(len(each.tokens), each.finish) for each in found] == [
         (6, "length"), (2, "length"), (1, "length")
@@ -275,6 +276,45 @@ def test_a_command_that_cannot_be_used(tmp_path, monkeypatch, template, message)
     monkeypatch.setenv("ENDONYM_SERVER", template)
     with pytest.raises(MachineError, match=message), serving(tmp_path, "w"):
         pass
+
+
+def test_a_server_that_ends_while_it_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "WAITS", ())
+    monkeypatch.setenv("ENDONYM_SERVER", COMMAND)
+    with (
+        pytest.raises(MachineError, match=r"ended while it was asked(.|\n)*goes on"),
+        serving(tmp_path, "blake:1") as backend,
+    ):
+        backend.generate(PROMPTS, SAMPLING)
+        os.kill(int((tmp_path / "server").read_text()), signal.SIGKILL)
+        backend.generate(PROMPTS, SAMPLING)
+    assert ends(int((tmp_path / "child").read_text()))
+
+
+def test_a_server_knows_nothing_of_our_processes_and_is_asked_past_a_proxy(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("ENDONYM_SERVER", COMMAND)
+    with serving(tmp_path, "w") as backend:
+        assert backend.generate(PROMPTS, SAMPLING)
+        pid = (tmp_path / "server").read_text()
+        inherited = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    names = {each.partition(b"=")[0] for each in inherited}
+    assert b"ENDONYM_SERVER" in names and not names & {b"RANK", b"WORLD_SIZE"}
+    assert b"TORCHELASTIC_USE_AGENT_STORE" not in names
+
+
+def test_a_keeper_that_is_asked_to_end_ends(tmp_path):
+    command = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
+    kept = subprocess.Popen(
+        [sys.executable, "-I", keeper.__file__, *command],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    kept.stdout.read(1)
+    time.sleep(0.1)  # its handlers stand right after the command has begun
+    kept.terminate()
+    assert kept.wait(20) == 128 + signal.SIGTERM
 
 
 def test_the_keeper_ends_all_when_its_owner_is_killed(tmp_path):

@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 
 from endonym.core.errors import DataError
+from endonym.engine.backends import Own
 from endonym.engine.generate import content_keys
 from endonym.engine.sampler import Sampling
 from endonym.eval import agentic
@@ -32,9 +33,8 @@ class Spoken(Scripted):
     """Stands for the engine: it looks and then answers, in every other item rightly; "น้ำน้ำน้ำ" is
     answered with calls alone, and the fourth item with one that cannot be read."""
 
-    def __init__(self, model, weights, batch):
+    def __init__(self):
         super().__init__(self.answer, context=2500)
-        self.batch = batch
 
     def answer(self, text):
         question = text.split("<|im_start|>user\n")[1].split("<|im_end|>")[0]
@@ -46,19 +46,18 @@ class Spoken(Scripted):
 
 
 @pytest.fixture
-def spoken(monkeypatch):
-    monkeypatch.setattr(agentic, "Own", Spoken)
+def small(monkeypatch):
     monkeypatch.setattr(agentic, "BATCH", 3)
 
 
 def answered(tmp_path, count=5, **others):
     said = Sampling(temperature=0, max_tokens=300)
     return agentic_answers(
-        None, tokenizer(), items(count), Shop(), said, context(tmp_path), max_turns=2, **others
+        Spoken(), tokenizer(), items(count), Shop(), said, context(tmp_path), max_turns=2, **others
     )
 
 
-def test_replies_are_judged_by_what_was_said_last(spoken, tmp_path):
+def test_replies_are_judged_by_what_was_said_last(small, tmp_path):
     found = answered(tmp_path)
     assert [reply.item for reply in found] == [f"i{n}" for n in range(5)]
     assert [(reply.text, reply.score) for reply in found] == [
@@ -77,7 +76,7 @@ def test_replies_are_judged_by_what_was_said_last(spoken, tmp_path):
     assert told["malformed"] == 1 / 7 and told["cut_off"] == 0.2
 
 
-def test_an_evaluation_that_was_killed_goes_on(spoken, tmp_path, monkeypatch):
+def test_an_evaluation_that_was_killed_goes_on(small, tmp_path, monkeypatch):
     whole = answered(tmp_path / "whole", samples=2)
     assert [(r.item, r.sample) for r in whole] == [(f"i{n}", s) for n in range(5) for s in (0, 1)]
     calls = []
@@ -110,16 +109,15 @@ def test_the_model_itself_is_asked_and_samples_differ(tmp_path):
     class NoTools(Shop):
         tools = []
 
-    net = model(size=64)
+    backend = Own(model(size=64), "w")
     found = agentic_answers(
-        net, tokenizer(), items(3), NoTools(), DRAWN, context(tmp_path), samples=2, max_tokens=5
+        backend, tokenizer(), items(3), NoTools(), DRAWN, context(tmp_path), samples=2, max_tokens=5
     )
     prompts = [
         tokenizer().encode_prompt(NoTools().reset(asked(item.messages[0]["content"]), 0)[1])
         for item in items(3)
         for _ in (0, 1)
     ]
-    backend = agentic.Own(net, "w")
     wanted = episodes(
         backend, tokenizer(), NoTools(),
         [asked(item.messages[0]["content"]) for item in items(3) for _ in (0, 1)],
@@ -131,13 +129,13 @@ def test_the_model_itself_is_asked_and_samples_differ(tmp_path):
     assert len({tuple(reply.ids) for reply in found}) == 6 and max(r.tokens for r in found) == 5
 
 
-def test_a_prompt_without_room_is_not_asked(spoken, tmp_path):
+def test_a_prompt_without_room_is_not_asked(small, tmp_path):
     long = Item(
         "long", "answer", "t", messages=[{"role": "user", "content": "x" * 2500}], answer="3"
     )
     said = Sampling(temperature=0, max_tokens=300)
     every = [*items(1), long]
-    found = agentic_answers(None, tokenizer(), every, Shop(), said, context(tmp_path))
+    found = agentic_answers(Spoken(), tokenizer(), every, Shop(), said, context(tmp_path))
     assert [reply.finish for reply in found] == ["stop", "too long"]
     assert found[1].turns == 0 and found[1].score == 0.0
 

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from endonym.core.errors import DataError
+from endonym.engine.backends import Own
 from endonym.engine.generate import generate
 from endonym.engine.sampler import Sampling
 from endonym.eval import run
@@ -15,6 +16,10 @@ from endonym.tasks.base import Item
 from eval.tiny import context, model, tokenizer
 
 DRAWN = Sampling(temperature=1.0, max_tokens=6, seed=5)
+
+
+def own(batch=32):
+    return Own(model(), "w", batch=batch)
 
 
 def items(count=12):
@@ -39,7 +44,7 @@ def small_batches(monkeypatch):
 
 
 def test_replies_are_what_the_engine_gives_in_the_items_order(tmp_path):
-    found = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path))
+    found = answers(own(), tokenizer(), items(), DRAWN, context(tmp_path))
     prompts = [tokenizer().encode_prompt(item.messages) for item in items()]
     wanted = generate(model(), prompts, DRAWN, tokenizer().stop_ids)
     assert [reply.item for reply in found] == [item.id for item in items()]
@@ -64,62 +69,61 @@ def test_a_prompt_that_does_not_fit_is_said_and_scores_nothing(tmp_path):
     long = Item(
         "long", "answer", "t", messages=[{"role": "user", "content": "q" * 300}], answer="q"
     )
-    found = answers(model(), tokenizer(), [*items(2), long], DRAWN, context(tmp_path))
+    found = answers(own(), tokenizer(), [*items(2), long], DRAWN, context(tmp_path))
     assert found[2].finish == run.TOO_LONG and found[2].score == 0 and found[2].tokens == 0
     assert found[0].finish != run.TOO_LONG
 
 
 def test_ids_must_differ(tmp_path):
     with pytest.raises(DataError, match="share an id"):
-        answers(model(), tokenizer(), items(1) * 2, DRAWN, context(tmp_path))
+        answers(own(), tokenizer(), items(1) * 2, DRAWN, context(tmp_path))
 
 
-def test_a_second_call_asks_nothing(tmp_path, monkeypatch):
-    first = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path))
-    monkeypatch.setattr(run, "generate", None)
-    assert answers(model(), tokenizer(), items(), DRAWN, context(tmp_path)) == first
+def test_a_second_call_asks_nothing(tmp_path):
+    first = answers(own(), tokenizer(), items(), DRAWN, context(tmp_path))
+    assert answers(None, tokenizer(), items(), DRAWN, context(tmp_path)) == first
 
 
 def test_a_journal_of_another_question_is_not_used(tmp_path):
-    answers(model(), tokenizer(), items(), DRAWN, context(tmp_path))
+    answers(own(), tokenizer(), items(), DRAWN, context(tmp_path))
     other = DRAWN.model_copy(update={"seed": 6})
-    changed = answers(model(), tokenizer(), items(), other, context(tmp_path))
-    fresh = answers(model(), tokenizer(), items(), other, context(tmp_path / "fresh"))
+    changed = answers(own(), tokenizer(), items(), other, context(tmp_path))
+    fresh = answers(own(), tokenizer(), items(), other, context(tmp_path / "fresh"))
     assert changed == fresh
 
 
 def test_the_split_into_rows_changes_no_reply(tmp_path):
-    few = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "a", rows_per_device=2))
-    many = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "b"))
+    few = answers(own(2), tokenizer(), items(), DRAWN, context(tmp_path / "a"))
+    many = answers(own(), tokenizer(), items(), DRAWN, context(tmp_path / "b"))
     assert few == many
 
 
 def test_cut_anywhere_the_journal_goes_on_to_the_same_bytes(tmp_path):
     whole = tmp_path / "whole"
-    wanted = answers(model(), tokenizer(), items(), DRAWN, context(whole))
+    wanted = answers(own(), tokenizer(), items(), DRAWN, context(whole))
     data = (whole / "answers.jsonl").read_bytes()
     assert data.count(b'"done"') == 3
     for share in range(0, 21):
         folder = tmp_path / str(share)
         folder.mkdir()
         (folder / "answers.jsonl").write_bytes(data[: len(data) * share // 20])
-        assert answers(model(), tokenizer(), items(), DRAWN, context(folder)) == wanted
+        assert answers(own(), tokenizer(), items(), DRAWN, context(folder)) == wanted
         assert (folder / "answers.jsonl").read_bytes() == data
 
 
 def test_a_journal_that_lost_a_line_is_asked_again_from_there(tmp_path):
-    wanted = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path))
+    wanted = answers(own(), tokenizer(), items(), DRAWN, context(tmp_path))
     data = (tmp_path / "answers.jsonl").read_bytes()
     lines = data.splitlines(keepends=True)
     (tmp_path / "answers.jsonl").write_bytes(b"".join([*lines[:2], *lines[3:]]))
-    assert answers(model(), tokenizer(), items(), DRAWN, context(tmp_path)) == wanted
+    assert answers(own(), tokenizer(), items(), DRAWN, context(tmp_path)) == wanted
     assert (tmp_path / "answers.jsonl").read_bytes() == data
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a child to kill")
-def test_kill_9_loses_one_batch_at_most_and_doubles_none(tmp_path, monkeypatch):
+def test_kill_9_loses_one_batch_at_most_and_doubles_none(tmp_path):
     """The child dies in the middle of its second journal write."""
-    whole = answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "whole"))
+    whole = answers(own(), tokenizer(), items(), DRAWN, context(tmp_path / "whole"))
     child = os.fork()
     if child == 0:
         original, count = run.Journal._write, iter(range(9))
@@ -132,18 +136,19 @@ def test_kill_9_loses_one_batch_at_most_and_doubles_none(tmp_path, monkeypatch):
 
         run.Journal._write = write
         try:
-            answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "cut"))
+            answers(own(), tokenizer(), items(), DRAWN, context(tmp_path / "cut"))
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
     asked = []
 
-    def counted(model, prompts, *rest, **more):
-        asked.extend(prompts)
-        return generate(model, prompts, *rest, **more)
+    class Counted(Own):
+        def generate(self, prompts, *rest, **more):
+            asked.extend(prompts)
+            return super().generate(prompts, *rest, **more)
 
-    monkeypatch.setattr(run, "generate", counted)
-    assert answers(model(), tokenizer(), items(), DRAWN, context(tmp_path / "cut")) == whole
+    counted = Counted(model(), "w")
+    assert answers(counted, tokenizer(), items(), DRAWN, context(tmp_path / "cut")) == whole
     assert len(asked) == 12 - 5
     lines = (tmp_path / "cut" / "answers.jsonl").read_text().splitlines()
     ids = [json.loads(line)["item"] for line in lines if '"item"' in line]

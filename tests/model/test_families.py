@@ -13,8 +13,9 @@ from endonym.model import hf
 from endonym.model.config import Experts, ModelConfig, RopeScaling
 from endonym.model.families import FAMILIES
 from endonym.model.foreign import ForeignLM
-from endonym.model.hub import config_from, config_to, fields_from, why_not_native
+from endonym.model.hub import config_from, fields_from, why_not_native
 from endonym.model.shards import Shards
+from endonym.model.to_hub import config_to
 from model.oracle import KINDS, TOKENS, oracle
 
 transformers = pytest.importorskip("transformers")

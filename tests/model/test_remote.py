@@ -9,7 +9,7 @@ import torch
 from endonym.core.errors import DataError
 from endonym.model import hf
 from endonym.model.config import Experts, ModelConfig, RopeScaling
-from endonym.model.hub import REMOTE
+from endonym.model.to_hub import REMOTE
 from model.oracle import TOKENS
 
 transformers = pytest.importorskip("transformers")

@@ -89,6 +89,55 @@ def test_addresses_are_the_reviewed_ones(tmp_path):
     assert found == json.loads(GOLDEN.read_text())
 
 
+def test_the_laptop_scale_keeps_its_addresses(tmp_path):
+    """On real files, whose bytes bear identity; see the test above for how a change is accepted."""
+    from tokenizer.samples import shared
+
+    if not (shared() / "text/th/thai_law_acts.jsonl.gz").is_file():
+        pytest.skip("the files are not here")
+    golden = GOLDEN.with_name("golden_laptop.json")
+    steps = plan(recipes.load(RECIPE, "laptop", []), Store(tmp_path), stage, data=(shared(),))
+    found = {name: step.address for name, step in steps.items()}
+    if os.environ.get("ENDONYM_WRITE_GOLDEN"):
+        golden.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(golden.read_text())
+
+
+def test_the_laptop_scale_asks_in_training_about_no_term_that_it_counts_as_unasked():
+    """The recipe's groups of laws are apart, and each stage takes the ones that its name says."""
+    laptop = recipes.load(RECIPE, "laptop")
+    books = {
+        name: {book for source in node.settings["sources"] for book in source.get("books", [])}
+        for name, node in laptop.nodes.items()
+        if node.use == "sections"
+    }
+    groups = [books[f"{name}_terms"] for name in ("known", "new", "never", "practice")]
+    assert [len(one) for one in groups] == [6, 7, 6, 13]
+    assert len(set.union(*groups)) == sum(map(len, groups))
+    assert books["known_laws"] == books["known_terms"] and books["statutes"] == books["new_terms"]
+    assert books["practice_laws"] == books["practice_terms"] and not books["shelf"]
+    plugged = {
+        name: {one.removeprefix("@") for one in node.settings["sections"]}
+        for name, node in laptop.nodes.items()
+        if "sections" in node.settings and node.use != "recite"
+    }
+    readers = {
+        of: {n for n, used in plugged.items() if f"{of}_terms" in used} for of in ("new", "never")
+    }
+    assert readers["never"] == {"exam_unseen"}
+    assert readers["new"] == {"exam_injected", "new_text", "new_questions"}
+    halves = {
+        name: laptop.nodes[name].settings["sources"][0]["groups"]
+        for name in ("exam_injected", "new_questions", "exam_known", "exam_told", "law_dialogues")
+    }
+    assert halves["exam_injected"] == halves["exam_told"] == ["text"]
+    assert halves["new_questions"] == halves["exam_known"] == halves["law_dialogues"] == ["asked"]
+    assert set(laptop.nodes["agentic"].settings["prompts"].values()) == {
+        "@known_questions",
+        "@new_questions",
+    }
+
+
 def test_a_changed_rate_changes_only_what_follows(tmp_path):
     before, after = (
         addresses("tiny", tmp_path),

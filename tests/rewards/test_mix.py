@@ -1,6 +1,8 @@
 """Mixes: arguments, own rewards, the third outcome, what the record says, and TRL's way of calling."""
 
 import math
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +130,18 @@ def test_own_rewards_are_functions_of_a_file(tmp_path):
     file.write_text("def short(:")
     with pytest.raises(RecipeError, match="does not load"):
         mix({"short": 1.0}, own={"short": file})
+
+
+def test_an_own_reward_is_what_its_file_says_now_and_leaves_nothing_beside_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for most in (3, 4):  # as long as before, and of the same time
+        file.write_text(OWN.replace("most=3", f"most={most}"))
+        os.utime(file, (0, 0))
+        assert mix({"short": 1.0}, own={"short": file})([""], ["four"]) == [float(most == 4)]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 class Settings(Config):

@@ -8,11 +8,13 @@ import torch
 
 from endonym.core.errors import DataError, RecipeError
 from endonym.data.document import Conversation, Prompt
+from endonym.engine import backends
 from endonym.engine.sampler import Sampling
 from endonym.methods.nll import token_logprobs
-from endonym.rollouts import distilled
 from endonym.rollouts.asked import Asked
-from endonym.rollouts.distilled import DATA, STUDENT, TEACHER, Distilled
+from endonym.rollouts.distilled import Distilled
+from endonym.rollouts.pieces import PackedPieces, answered, least_padding
+from endonym.rollouts.turns import DATA, STUDENT, TEACHER
 from endonym.train.loop import TrainConfig
 from endonym.train.parallel import Ranks
 from endonym.train.trainee import Trainee
@@ -84,21 +86,21 @@ def test_a_coin_is_a_function_of_seed_and_row_number(sources, tmp_path):
         sources[:1], tmp_path, trainee=False, lmbda=0.3, rows_per_step=5,
         sampling=SAMPLING.model_copy(update={"seed": 4}),
     )  # fmt: skip
-    by = [turn.by for step in range(400) for turn in one.turns(step)]
-    assert by == [turn.by for step in range(200) for turn in again.turns(step)]
-    assert by != [turn.by for step in range(400) for turn in other.turns(step)]
+    by = [turn.by for step in range(400) for turn in one.turns.at(step)]
+    assert by == [turn.by for step in range(200) for turn in again.turns.at(step)]
+    assert by != [turn.by for step in range(400) for turn in other.turns.at(step)]
     # 2,000 coins: three standard deviations are 0.031
     assert by.count(STUDENT) / len(by) == pytest.approx(0.3, abs=0.031)
     # and a larger share keeps every row that a smaller one had
     more = loader(sources[:1], tmp_path, trainee=False, lmbda=0.6, rows_per_step=5)
-    wider = [turn.by for step in range(400) for turn in more.turns(step)]
+    wider = [turn.by for step in range(400) for turn in more.turns.at(step)]
     assert all(b == STUDENT for a, b in zip(by, wider) if a == STUDENT)
 
 
 def test_0_and_1_are_exact_and_what_nobody_answers_is_the_students(sources, tmp_path):
     def who(lmbda, **changes):
         made = loader(sources, tmp_path, trainee=False, lmbda=lmbda, **changes)
-        return {(t.source, t.by) for step in range(60) for t in made.turns(step)}
+        return {(t.source, t.by) for step in range(60) for t in made.turns.at(step)}
 
     assert who(0.0) == {(0, DATA), (1, STUDENT)}
     assert who(1.0) == {(0, STUDENT), (1, STUDENT)}
@@ -152,13 +154,13 @@ def test_parts_are_the_step(sources, tmp_path):
 
 def test_the_samplers_logprobs_are_the_trainers(sources, tmp_path, monkeypatch):
     """METHODS 3.4: at most 1e-4 apart, for the very tokens that are learnt."""
-    kept, truly = [], distilled.generate
+    kept, truly = [], backends.generate
 
     def seen(*given, **named):
         kept.extend(found := truly(*given, **named))
         return found
 
-    monkeypatch.setattr(distilled, "generate", seen)
+    monkeypatch.setattr(backends, "generate", seen)
     made = loader(sources, tmp_path, lmbda=1.0)
     rows, taken = made.rows(0), made.taken(0)
     net = made.trainee.model
@@ -166,10 +168,13 @@ def test_the_samplers_logprobs_are_the_trainers(sources, tmp_path, monkeypatch):
         hidden = net(rows.tokens, positions=rows.positions, segments=rows.segments)
     ours = token_logprobs(hidden, net.head, rows.labels)
     by_ids = {tuple(each.tokens): each.raw_logprobs for each in kept}
-    _, places = distilled.packed([(t.prompt, t.answer) for t in taken], [1.0] * len(taken), 64)
+    pieces = [answered(each.prompt, each.answer, 1.0) for each in taken]
+    places = PackedPieces(pieces, 64, fit=least_padding).places
     for each, place in zip(taken, places):
         drawn = torch.tensor(by_ids[tuple(each.answer.tolist())])
-        assert (ours[place.slice] - drawn).abs().max() < 1e-4
+        there = place.last(len(each.answer)).slice
+        assert rows.labels[there].tolist() == each.answer.tolist()
+        assert (ours[there] - drawn).abs().max() < 1e-4
 
 
 def test_an_answer_keeps_to_its_room(sources, tmp_path):
@@ -210,7 +215,7 @@ def test_what_has_no_room_is_left_out_and_counted(sources, tmp_path):
     # nor where the teacher has less room than a row
     rooms = [np.full(20, int(talks.answer_lengths.min())), np.full(10, 3)]
     made = loader(sources, tmp_path, row_length=64, lmbda=0.5, rooms=rooms)
-    assert made.num_rows == [int((talks.answer_lengths <= rooms[0]).sum()), 10]
+    assert made.turns.num_rows == [int((talks.answer_lengths <= rooms[0]).sum()), 10]
     assert all(len(each.answer) <= 3 for each in made.taken(0) if each.turn.source == 1)
     with pytest.raises(DataError, match="nothing to ask"):
         loader(sources, tmp_path, row_length=3, trainee=False)
@@ -229,15 +234,16 @@ def test_an_answer_ends_before_what_the_teacher_cannot_name(sources, tmp_path):
         assert after.finish == ("unnamed" if len(places) else before.finish)
     assert made.measured(1)["truncated"] >= 1
     known[:] = False
-    empty = loader(sources, tmp_path, lmbda=1.0, known=known).rows(0)
+    empty = loader(sources, tmp_path, lmbda=1.0, known=known, with_given=True).rows(0)
     assert float(empty.weights.sum()) == 0 and empty.num_tokens == 0
+    assert empty.extra["given"].shape == empty.tokens.shape
 
 
 def test_what_was_drawn_is_read_again(sources, tmp_path, monkeypatch):
     made = loader(sources, tmp_path)
     rows = made.rows(2)
     assert [file.name for file in (tmp_path / "rollouts").iterdir()] == ["000002.parquet"]
-    monkeypatch.setattr(distilled, "generate", None)
+    monkeypatch.setattr(backends, "generate", None)
     again = loader(sources, tmp_path)
     for name in ("tokens", "labels", "weights", "segments"):
         assert torch.equal(getattr(again.rows(2), name), getattr(rows, name))
@@ -279,7 +285,7 @@ def test_ranks_share_the_drawing(sources, tmp_path, monkeypatch):
         made.trainee.ranks = SimpleNamespace(
             rank=rank, size=2, main=False, gather=lambda value: [value]
         )
-        turns = made.turns(0)
+        turns = made.turns.at(0)
         found |= made._drawn(0, turns)
         assert not made._file(0).exists()  # the main rank's affair
     assert {slot: list(ids) for slot, (ids, _) in found.items()} == wanted

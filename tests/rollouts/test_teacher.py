@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from endonym.rollouts.packing import packed
+from endonym.rollouts.pieces import PackedPieces, answered, least_padding
 from endonym.rollouts.teacher import Teacher
 from eval.tiny import model
 
@@ -14,7 +14,8 @@ from eval.tiny import model
 def rows(count):
     draw = np.random.default_rng(0)
     pairs = [(draw.integers(5, 300, 9 + n % 5), draw.integers(5, 300, 6)) for n in range(count)]
-    return packed(pairs, [1.0] * count, 20)[0]
+    pieces = [answered(prompt, answer, 1.0) for prompt, answer in pairs]
+    return PackedPieces(pieces, 20, fit=least_padding).part()
 
 
 def test_in_parts_it_is_what_it_is_at_once():

@@ -2,8 +2,9 @@
 
     python rl_drill.py FOLDER KILLS_IN_SAVES KILLS_AT_RANDOM KILLS_IN_WRITES
 
-Writing takes three calls a batch, so twelve in all. Every run must end with the bytes of one that was
-left alone, its rollouts among them. How and when is killed: train/drill.py, and KilledInWrite here.
+Writing takes three calls a batch, so nine in all; killed is before each of them and after the last, for
+after one is before the next. Every run must end with the bytes of one that was left alone, its rollouts
+among them. How and when is killed: train/drill.py, and KilledInWrite here.
 """
 
 import json
@@ -15,7 +16,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-STEPS = 8
+STEPS = 6
 SETTINGS = {
     "steps": STEPS,
     "updates": 2,
@@ -80,21 +81,19 @@ def main(folder: Path, inside: int, outside: int, written: int) -> dict[str, int
     inputs = folder / "inputs"
     inputs.mkdir(parents=True)
     test_rl.own(folder, "float(len(text) % 2)")
-    assert drill.ended(drill.fork(folder / "first", work=lambda here: work(inputs, here))) == 0
-    wanted = final(folder / "first")
     kind = drill.Kind(lambda here: work(inputs, here), final, "scratch/checkpoints", 12 * STEPS)
     (folder / "kills").mkdir()
     told = drill.kill_drill(folder / "kills", random.Random("rl/1"), kind, inside, outside)
+    wanted = final(folder / "kills" / "whole")
     told["in a write"] = 0
-    for call in range(1, written + 1):
-        for after in (False, True):
-            here = folder / f"write-{call}-{after}"
-            killer = lambda c=call, a=after: KilledInWrite(c, a)  # noqa: E731
-            status = drill.ended(drill.fork(here, killer, kind.work))
-            assert status == -9, status
-            told["in a write"] += 1
-            assert drill.ended(drill.fork(here, work=kind.work)) == 0
-            assert final(here) == wanted, f"{here.name} ended elsewhere"
+    for call, after in [*((call, False) for call in range(1, written + 1)), (written, True)]:
+        here = folder / f"write-{call}-{after}"
+        killer = lambda c=call, a=after: KilledInWrite(c, a)  # noqa: E731
+        status = drill.ended(drill.fork(here, killer, kind.work))
+        assert status == -9, status
+        told["in a write"] += 1
+        assert drill.ended(drill.fork(here, work=kind.work)) == 0
+        assert final(here) == wanted, f"{here.name} ended elsewhere"
     return told
 
 
@@ -103,8 +102,6 @@ if __name__ == "__main__":
     # Once here, and not in every fork
     with suppress(ImportError):  # pyarrow's, where it is
         import pandas  # noqa: F401
-    from transformers.utils import chat_template_utils  # noqa: F401
-
     import endonym.model.hf
     import endonym.rewards.mix
     import endonym.rollouts.groups
@@ -113,7 +110,10 @@ if __name__ == "__main__":
     from endonym.core.context import Context
     from endonym.rollouts import record
     from endonym.stages.rl import RlConfig, rl
+    from endonym.tokenizer import chat, sandbox
     from stages import test_rl
     from train import drill
 
+    request = {"template": chat.CHATML, "messages": [], "parts": [(0, True)], "tools": None}
+    sandbox.texts(request | {"variables": {}})  # the renderer, and the template compiled
     print(json.dumps(main(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

@@ -19,8 +19,8 @@ from endonym.core.store import Store
 from endonym.eval.run import ROWS as ASKED
 from endonym.model.budget import flops_per_token, parameters
 from endonym.model.config import ModelConfig
-from endonym.model.hub import config_to
 from endonym.model.presets import PRESETS
+from endonym.model.to_hub import config_to
 from endonym.stages.budget import ROWS, budgets, quantity, size, total
 from endonym.stages.machine import GPUS, USABLE, Machine, gpu
 from endonym.stages.shapes import Shapes

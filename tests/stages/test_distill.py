@@ -10,9 +10,10 @@ import torch
 from endonym.core.artifact import Artifact
 from endonym.core.errors import DataError, RecipeError
 from endonym.data.document import Conversation, Prompt, write_table
+from endonym.engine import backends
 from endonym.engine import generate as engine
 from endonym.model import hf
-from endonym.rollouts import distilled, guides
+from endonym.rollouts import guides
 from endonym.rollouts.teacher import Teacher
 from endonym.stages.distill import DistillConfig, distill
 from eval.tiny import ENGLISH, THAI, context, model, tokenizer
@@ -121,7 +122,7 @@ def test_with_lmbda_0_nothing_is_drawn_and_with_1_everything(tmp_path, inputs, m
         calls.append(len(prompts))
         return truly(model, prompts, *given, **named)
 
-    monkeypatch.setattr(distilled, "generate", counted)
+    monkeypatch.setattr(backends, "generate", counted)
     both = inputs["data"]
     off, out = run(tmp_path, inputs | {"data": {"chat": both["chat"]}}, "off", lmbda=0)
     assert not calls and off.figures["drawn"]["on_policy"] == 0 and not (out / "rollouts").exists()
@@ -141,7 +142,7 @@ def test_the_teacher_may_answer_in_the_datas_place(tmp_path, inputs, monkeypatch
     def never(*given, **named):
         raise AssertionError("the student was asked")
 
-    monkeypatch.setattr(distilled, "generate", never)
+    monkeypatch.setattr(backends, "generate", never)
     outcome, out = run(tmp_path, inputs, lmbda=0, references="teacher")
     drawn = pq.read_table(out / "rollouts" / "000000.parquet").to_pylist()
     assert [row["by"] for row in drawn] == ["teacher"] * 4

@@ -11,8 +11,8 @@ import pytest
 
 from endonym.core.console import Console
 from endonym.core.context import Context
+from endonym.engine import backends
 from endonym.model import hf
-from endonym.rollouts import distilled
 from endonym.rollouts.teacher import Teacher
 from endonym.stages.distill import STAGE, DistillConfig
 from endonym.train import launch
@@ -81,7 +81,7 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path, monkeypatch):
     again = tmp_path / "again" / "scratch"
     again.mkdir(parents=True)
     shutil.copytree(drawn, again / "rollouts")
-    monkeypatch.setattr(distilled, "generate", lambda *given, **named: 1 / 0)
+    monkeypatch.setattr(backends, "generate", lambda *given, **named: 1 / 0)
     (tmp_path / "again" / "out").mkdir()
     here = replace(context(again), threads=1)
     STAGE.run(DistillConfig.read(settings), here, tmp_path / "again" / "out", inputs)

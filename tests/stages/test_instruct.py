@@ -173,6 +173,11 @@ def teacher(monkeypatch, tmp_path):
     known = Teacher()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version, wbufsize = (
+            "HTTP/1.1",
+            -1,
+        )  # a connection for all questions, and whole answers
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = "\n".join(message["content"] for message in body["messages"])
@@ -190,7 +195,7 @@ def teacher(monkeypatch, tmp_path):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("ENDONYM_TEACHER_URL", f"http://127.0.0.1:{server.server_port}/v1")
     monkeypatch.setenv("ENDONYM_TEACHER_CACHE", str(tmp_path / "cache"))
     for name in ("OPENAI_BASE_URL", "ENDONYM_JUDGE_URL", "http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -228,13 +233,13 @@ def test_all_nine_steps_with_a_model(tmp_path, teacher):
 
 @BWRAP
 def test_a_second_run_asks_nothing_and_gives_the_same(tmp_path, teacher):
-    first, outcome = run_model(tmp_path)
+    first, outcome = run_model(tmp_path, per_query=4)
     asked = teacher.asked.total()
     assert asked == sum(each["asked"] for each in outcome.figures["calls"].values())
-    again, second = run_model(tmp_path)
+    again, second = run_model(tmp_path, per_query=4)
     assert again == first and second.figures == outcome.figures
     assert teacher.asked.total() == asked
-    run_model(tmp_path, judge_above=5.0)
+    run_model(tmp_path, per_query=4, judge_above=5.0)
     assert teacher.asked.total() == asked  # another threshold needs no other answers
 
 
@@ -242,11 +247,11 @@ def test_a_second_run_asks_nothing_and_gives_the_same(tmp_path, teacher):
 def test_failed_calls_drop_their_samples_and_are_asked_again(tmp_path, teacher):
     teacher.down = {"judge"}
     with pytest.raises(DataError, match="no sample is left") as error:
-        run_model(tmp_path)
+        run_model(tmp_path, per_query=4)
     assert '"call failed"' in str(error.value)
     before = teacher.asked["judge"]
     teacher.down = set()
-    rows, outcome = run_model(tmp_path)
+    rows, outcome = run_model(tmp_path, per_query=4)
     assert rows and teacher.asked["judge"] > before
     assert outcome.figures["calls"]["teacher"]["failed"] == 0
 

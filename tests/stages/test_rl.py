@@ -23,7 +23,7 @@ from endonym.data.sections import Section, write_sections
 from endonym.engine.backends import Own
 from endonym.methods.nll import token_logprobs
 from endonym.model import hf
-from endonym.rollouts import draw, record
+from endonym.rollouts import answering, record
 from endonym.rollouts import groups as loaders
 from endonym.stages.rl import RlConfig, rl
 from endonym.stages.table import stage
@@ -94,11 +94,11 @@ def inputs(tmp_path_factory):
     return prepared(tmp_path_factory.mktemp("inputs"))
 
 
-def run(tmp_path, inputs, name="run", *, text=False, processes=1, **settings):
+def run(tmp_path, inputs, name="run", *, text=False, processes=1, server=False, **settings):
     scratch, out = tmp_path / name / "scratch", tmp_path / name / "out"
     scratch.mkdir(parents=True, exist_ok=True)
     out.mkdir()
-    here = replace(context(scratch), threads=1, processes=processes)
+    here = replace(context(scratch), threads=1, processes=processes, server=server)
     given = {"library": None, **inputs, "knowledge": inputs["knowledge"] if text else {}}
     return rl(RlConfig.read(RUN | settings), here, out, **given), out
 
@@ -406,14 +406,14 @@ def test_rollouts_of_another_run_are_refused(tmp_path, inputs):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the drill forks")
 def test_kill_9_at_any_moment_ends_where_an_undisturbed_run_ends(tmp_path):
-    """With dynamic filtering, two updates a batch and text; rl_drill.py FOLDER 20 20 12 does it 64 times."""
+    """With dynamic filtering, two updates a batch and text; rl_drill.py FOLDER 20 20 9 does it 50 times."""
     script = Path(__file__).with_name("rl_drill.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(tmp_path / "drill"), "1", "1", "3"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["in a save"] >= 1 and told["at random"] >= 1 and told["in a write"] == 6
+    assert told["in a save"] >= 1 and told["at random"] >= 1 and told["in a write"] == 4
 
 
 # --- with tools --------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ class Caller(Own):
 
 
 def test_with_a_library_what_tools_say_is_read_and_not_learnt(tmp_path, inputs, monkeypatch):
-    monkeypatch.setattr(draw, "Own", Caller)
+    monkeypatch.setattr(answering, "Own", Caller)
     start, shelf = tmp_path / "model", tmp_path / "shelf"
     hf.save(model(size=1024), start, eos_ids=tokenizer().stop_ids)
     tokenizer().save(start)

@@ -73,6 +73,27 @@ def test_files_of_laws_are_cut_and_what_is_left_out_is_counted(tmp_path):
     assert only.text == "เจ็ด"
 
 
+def test_terms_that_laws_define_are_sections_of_their_own(tmp_path):
+    rows = [
+        {"book": "ก", "number": "3", "text": "“น้ำ” หมายความว่า ของเหลว\n“ลม” หมายความว่า อากาศ"},
+        {"book": "ข", "number": "4", "text": "“ดิน” หมายความว่า ของแข็งที่พืชขึ้น\n“ลม” หมายความว่า อากาศ"},
+    ]
+    path = written(tmp_path, rows)
+    source = {"path": path, "format": "sections", "language": "th", "licence": "PD"}
+    terms = source | {"definitions": True}
+    found, outcome = made(tmp_path, terms)
+    assert [(one.book, one.title) for one in found] == [("ก", "น้ำ"), ("ข", "ดิน")]
+    assert outcome.figures["sources"][0]["reasons"] == {"another law says the same": 2}
+    # another law's words count although that law is not asked for
+    found, outcome = made(tmp_path, terms | {"books": ["ก"]})
+    assert [one.title for one in found] == ["น้ำ"]
+    found, outcome = made(tmp_path, terms | {"longest": len("ของเหลว")})
+    assert [one.title for one in found] == ["น้ำ"]
+    assert outcome.figures["sources"][0]["reasons"]["too long"] == 1
+    (whole,) = made(tmp_path, source | {"longest": len(rows[0]["text"])})[0]
+    assert whole.book == "ก"
+
+
 def test_a_split_parts_the_sections_for_good(tmp_path):
     rows = [{"book": f"B{n}", "number": "1", "text": f"x{n}"} for n in range(200)]
     path = written(tmp_path, rows)
@@ -114,6 +135,10 @@ def test_too_many_rows_that_cannot_be_read_stop_it(tmp_path):
         (
             {"path": "x", "format": "law_kr", "language": "ko", "seed": 1},
             "'seed' would not be heeded",
+        ),
+        (
+            {"builtin": "handbook", "language": "th", "definitions": True},
+            "'definitions' would not be heeded",
         ),
         ({"path": "x", "format": "law", "language": "ko"}, "does not fit"),
         ({"builtin": "handbook", "langauge": "th"}, "language"),

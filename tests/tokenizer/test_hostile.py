@@ -10,8 +10,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from endonym.core.errors import DataError, EndonymError
-from endonym.tokenizer import backend, render, sandbox
-from endonym.tokenizer import folder as folders
+from endonym.tokenizer import backend, files, render, sandbox
 from endonym.tokenizer.folder import Tokenizer
 from endonym.tokenizer.train import train
 from tokenizer.samples import english
@@ -172,7 +171,7 @@ def test_a_sandbox_that_was_killed_is_started_again(made):
 
 def test_a_file_too_large_is_not_read(made, tmp_path):
     made.save(tmp_path)
-    os.truncate(tmp_path / "tokenizer_config.json", folders.MAX_CONFIG + 1)  # a hole, no bytes
+    os.truncate(tmp_path / "tokenizer_config.json", files.MAX_CONFIG + 1)  # a hole, no bytes
     with pytest.raises(DataError, match=r"tokenizer_config\.json is too large"):
         Tokenizer.load(tmp_path)
     os.truncate(tmp_path / "tokenizer.json", backend.MAX_TOKENIZER + 1)

@@ -18,6 +18,7 @@ from endonym.core.context import Context, Layout
 from endonym.core.errors import MachineError, RecipeError, StoreError
 from endonym.train import optim, parallel, state
 from endonym.train.ema import Ema
+from endonym.train.manifest import MANIFEST, verify
 from train import together
 
 BOUND = 1e-6
@@ -124,17 +125,17 @@ def sharded(found):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_any_file_of_several_processes_is_named(sharded, tmp_path, damage):
     names = sorted(path.name for path in (sharded / "step-00000020").iterdir())
-    assert names == [state.MANIFEST, *(f"state-0000{rank}-of-00002.safetensors" for rank in (0, 1))]
+    assert names == [MANIFEST, *(f"state-0000{rank}-of-00002.safetensors" for rank in (0, 1))]
     for name in names:
         folder = tmp_path / name
         shutil.copytree(sharded / "step-00000020", folder)
-        assert state.verify(folder)["progress"]["step"] == 20
+        assert verify(folder)["progress"]["step"] == 20
         if DAMAGES[damage] is None:
             (folder / name).unlink()
         else:
             (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
         with pytest.raises(StoreError, match=name.replace(".", r"\.")):
-            state.verify(folder)
+            verify(folder)
 
 
 def test_two_files_that_have_changed_places_are_noticed(sharded, tmp_path):
@@ -143,7 +144,7 @@ def test_two_files_that_have_changed_places_are_noticed(sharded, tmp_path):
     one, two = sorted(folder.glob("state-*"))
     one.rename(folder / "aside"), two.rename(one), (folder / "aside").rename(two)
     with pytest.raises(StoreError, match="state-00000-of-00002"):
-        state.verify(folder)
+        verify(folder)
 
 
 def test_what_two_wrote_is_whole_for_one(sharded, tmp_path):
@@ -152,7 +153,7 @@ def test_what_two_wrote_is_whole_for_one(sharded, tmp_path):
     shutil.copytree(sharded, folder)
     (folder / "step-00000020" / "state-00001-of-00002.safetensors").unlink()
     notes = []
-    saved = json.loads((folder / "step-00000011" / state.MANIFEST).read_text())
+    saved = json.loads((folder / "step-00000011" / MANIFEST).read_text())
     kept = state.Checkpoints(folder, saved["settings"], saved["environment"], notes.append)
     net = together.model()
     optimizer, ema = optim.build(net, together.config()), Ema(net, 0.9)

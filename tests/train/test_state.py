@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from endonym.core.errors import MachineError, RecipeError, StoreError
 from endonym.train import loop, optim, state
 from endonym.train.config import Keep
+from endonym.train.manifest import FORMAT, MANIFEST, Progress, sha256_of
 from train.drill import STEPS, Loader, Tiny, context, final, objective, run, settings
 
 
@@ -45,9 +46,7 @@ def damaged(finished, tmp_path):
 def load(folder, notes):
     model = Tiny(seed=7)
     optimizer = optim.build(model, settings())
-    saved = json.loads(
-        (newest(folder).parent / f"step-{STEPS - 1:08d}" / state.MANIFEST).read_text()
-    )
+    saved = json.loads((newest(folder).parent / f"step-{STEPS - 1:08d}" / MANIFEST).read_text())
     kept = state.Checkpoints(folder / "checkpoints", saved["settings"], saved["environment"], notes)
     return kept.load(model, optimizer, folder / "metrics.jsonl"), model, optimizer
 
@@ -92,7 +91,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", [state.TENSORS, state.MANIFEST])
+@pytest.mark.parametrize("name", [state.TENSORS, MANIFEST])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_named_and_the_checkpoint_before_it_taken(damaged, name, damage):
     notes = Notes()
@@ -107,7 +106,7 @@ def test_damage_is_named_and_the_checkpoint_before_it_taken(damaged, name, damag
 def test_a_manifest_of_another_checkpoint_is_noticed(damaged):
     notes = Notes()
     before = damaged / "checkpoints" / f"step-{STEPS - 1:08d}"
-    shutil.copy(before / state.MANIFEST, newest(damaged) / state.MANIFEST)
+    shutil.copy(before / MANIFEST, newest(damaged) / MANIFEST)
     assert load(damaged, notes)[0].step == STEPS - 1
     assert state.TENSORS in notes.texts[0]
 
@@ -169,11 +168,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     model = Tiny()
     optimizer = optim.build(model, settings())
     kept = checkpoints(tmp_path)
-    kept.save(model, optimizer, state.Progress(step=1))
+    kept.save(model, optimizer, Progress(step=1))
     with torch.no_grad():
         model.layer.weight[0, 0] = float("nan")
     with pytest.raises(RecipeError, match=r"model/layer\.weight after 2 steps"):
-        kept.save(model, optimizer, state.Progress(step=2))
+        kept.save(model, optimizer, Progress(step=2))
     assert [folder.name for folder in kept.steps()] == ["step-00000001"]
 
 
@@ -216,7 +215,7 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
     optimizer = optim.build(model, settings())
     kept = checkpoints(tmp_path)
     for step in (1, 2):
-        kept.save(model, optimizer, state.Progress(step=step))
+        kept.save(model, optimizer, Progress(step=step))
     flush, rename, fsync = state.flush, state.Path.rename, state.os.fsync
 
     def seen(path):
@@ -234,7 +233,7 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(state, "flush", seen)
     monkeypatch.setattr(state.Path, "rename", moved)
     monkeypatch.setattr(state.os, "fsync", synced)
-    kept.save(model, optimizer, state.Progress(step=3))
+    kept.save(model, optimizer, Progress(step=3))
     assert calls == [
         "flush state.safetensors",
         "fsync",
@@ -246,7 +245,7 @@ def test_the_order_on_the_disk(tmp_path, monkeypatch):
         "fsync",
         "rename step to removing-step-00000001",
     ]
-    assert json.loads((newest(tmp_path).with_name("step-00000003") / state.MANIFEST).read_text())
+    assert json.loads((newest(tmp_path).with_name("step-00000003") / MANIFEST).read_text())
 
 
 def test_the_same_run_twice_is_bitwise_the_same(finished, tmp_path):
@@ -262,7 +261,7 @@ def saved(tmp_path, steps, **more):
     optimizer.step()
     kept = checkpoints(tmp_path, **more)
     for step in steps:
-        kept.save(model, optimizer, state.Progress(step=step, extra={"step": step}))
+        kept.save(model, optimizer, Progress(step=step, extra={"step": step}))
     return model, optimizer, kept
 
 
@@ -278,10 +277,10 @@ def test_some_checkpoints_are_kept_for_good(tmp_path):
 def test_a_held_checkpoint_stays_as_long_as_it_is_held(tmp_path):
     model, optimizer, kept = saved(tmp_path, [0], keep=Keep(last=1))
     kept.held = {0}
-    kept.save(model, optimizer, state.Progress(step=4))
+    kept.save(model, optimizer, Progress(step=4))
     assert names(kept) == [0, 4]
     kept.held = set()
-    kept.save(model, optimizer, state.Progress(step=5))
+    kept.save(model, optimizer, Progress(step=5))
     assert names(kept) == [5]
 
 
@@ -291,7 +290,7 @@ def test_back_to_a_checkpoint_leaves_none_after_it(tmp_path):
     with torch.no_grad():
         model.layer.weight.zero_()
     progress = kept.back_to(2, model, optimizer, tmp_path / "metrics.jsonl")
-    assert progress == state.Progress(step=2, extra={"step": 2}) and names(kept) == [1, 2]
+    assert progress == Progress(step=2, extra={"step": 2}) and names(kept) == [1, 2]
     assert torch.equal(model.layer.weight, wanted)
     with pytest.raises(StoreError, match="step-00000001"):
         flipped(kept.folder / "step-00000001" / state.TENSORS, 0.5)
@@ -301,7 +300,7 @@ def test_back_to_a_checkpoint_leaves_none_after_it(tmp_path):
 def test_extra_tensors_come_back_in_place(tmp_path):
     model, optimizer, kept = saved(tmp_path, [])
     mean, count = torch.arange(6.0).view(2, 3), torch.tensor(7)
-    kept.save(model, optimizer, state.Progress(step=1), {"mean": mean, "count": count})
+    kept.save(model, optimizer, Progress(step=1), {"mean": mean, "count": count})
     found = {"mean": torch.zeros(2, 3), "count": torch.tensor(0)}
     kept.load(model, optimizer, tmp_path / "metrics.jsonl", found)
     assert torch.equal(found["mean"], mean) and found["count"] == 7
@@ -314,7 +313,7 @@ def test_weights_that_do_not_learn_are_not_saved(tmp_path):
     model.embed_tokens.weight.requires_grad_(False)
     optimizer = optim.build(model, settings())
     kept = checkpoints(tmp_path)
-    kept.save(model, optimizer, state.Progress(step=1))
+    kept.save(model, optimizer, Progress(step=1))
     tensors = load_file(kept.steps()[0] / state.TENSORS)
     assert "model/layer.weight" in tensors and "model/embed_tokens.weight" not in tensors
     start = model.embed_tokens.weight.clone()
@@ -345,17 +344,17 @@ def test_an_export_that_finds_no_room_leaves_the_old_checkpoint(tmp_path):
     model, optimizer, _ = saved(tmp_path, [1])
     kept = checkpoints(tmp_path, export=full)
     with pytest.raises(MachineError, match="step-00000001, which is intact"):
-        kept.save(model, optimizer, state.Progress(step=2))
+        kept.save(model, optimizer, Progress(step=2))
     assert [path.name for path in kept.folder.iterdir()] == ["step-00000001"]
 
 
 def rewritten(folder, change):
     """A manifest with another content and the right hash of it."""
-    body = json.loads((folder / state.MANIFEST).read_text())
+    body = json.loads((folder / MANIFEST).read_text())
     change(body)
     body.pop("sha256")
-    body["sha256"] = state._sha256_of(body)
-    (folder / state.MANIFEST).write_text(json.dumps(body))
+    body["sha256"] = sha256_of(body)
+    (folder / MANIFEST).write_text(json.dumps(body))
 
 
 def test_a_checkpoint_of_the_release_before_still_loads(damaged, finished):
@@ -370,7 +369,7 @@ def test_a_checkpoint_of_the_release_before_still_loads(damaged, finished):
         rewritten(folder, older)
     kept = state.Checkpoints(
         damaged / "checkpoints",
-        json.loads((newest(finished) / state.MANIFEST).read_text())["settings"],
+        json.loads((newest(finished) / MANIFEST).read_text())["settings"],
         {},
         Notes(),
         defaults=settings().defaults(),
@@ -382,6 +381,6 @@ def test_a_checkpoint_of_the_release_before_still_loads(damaged, finished):
 
 def test_a_checkpoint_of_a_later_release_is_refused_with_words(damaged):
     notes = Notes()
-    rewritten(newest(damaged), lambda body: body.update(format=state.FORMAT + 1))
+    rewritten(newest(damaged), lambda body: body.update(format=FORMAT + 1))
     assert load(damaged, notes)[0].step == STEPS - 1
     assert "a later release" in notes.texts[0]

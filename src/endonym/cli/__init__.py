@@ -101,6 +101,7 @@ def run(
     checkpointing: machine.Checkpointing = False,
     compile: machine.Compile = "never",
     offload: machine.Offload = False,
+    server: machine.Server = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no network for anything.")
     ] = False,
@@ -121,6 +122,7 @@ def run(
         checkpointing=checkpointing,
         compile=machine.compile_mode(compile),
         offload=offload,
+        server=machine.server(server),
         slurm=machine.slurm_settings(slurm, nodes),
     )
     if offline:

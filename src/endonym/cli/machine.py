@@ -36,6 +36,12 @@ Compile = Annotated[str, typer.Option("--compile", help="never, auto (if it pays
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep weights and optimizer in the host's memory.")
 ]
+Server = Annotated[
+    bool,
+    typer.Option(
+        "--server", help="Draw answers by the model server that ENDONYM_SERVER starts, e.g. vLLM."
+    ),
+]
 
 
 def processes(nproc: int | None, nodes: int, slurm: list[str] | None) -> int | None:
@@ -91,3 +97,12 @@ def compile_mode(text: str) -> str:
     if text not in ("never", "auto", "always"):
         raise RecipeError("not a way to compile", where="--compile", wanted="never, auto, always")
     return text
+
+
+def server(wanted: bool) -> bool:
+    """The same. MachineError where no usable command is named, which a stage would find out hours later."""
+    if wanted:
+        from endonym.engine.server import check_command
+
+        check_command()
+    return wanted

@@ -8,20 +8,19 @@ RewardTrainer and vLLM read it. Shapes: B rows, T time, P pairs.
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from endonym.core.artifact import describe_files
 from endonym.core.errors import DataError
 from endonym.data.document import Preference
 from endonym.data.loader import Loader, stretch_of
 from endonym.data.pack import Pieces, best_fit
 from endonym.data.packed import Packed
-from endonym.data.shard import Labels, compare, read_meta, write_meta
+from endonym.data.shard import built
+from endonym.data.twofold import Twofold, write
 
 if TYPE_CHECKING:
     from endonym.methods.batch import Rows
@@ -31,69 +30,32 @@ FORMAT = 1
 CHOSEN, REJECTED = 1, 0
 
 
-class PairStore:
-    """Pairs on disk, memory-mapped: the ids of pair n's chosen side, then those of its rejected one.
-
-    ids.bin (uint32), offsets.npy (int64 [2 P + 1], where each side begins), margins.npy (float32 [P],
-    0 where the row gave none), languages.npy and sources.npy as in data/shard.py.
-    """
+class PairStore(Twofold):
+    """Pairs on disk (data/twofold.py): the chosen side of each, then the rejected one; and margins.npy,
+    float32 [P], 0 where the row gave none."""
 
     def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        self.meta = read_meta(self.folder)
-        compare(self.folder, self.meta["files"], full=False)
-        self.offsets = np.load(self.folder / "offsets.npy")
+        super().__init__(folder)
         self.margins = np.load(self.folder / "margins.npy")
-        file = self.folder / "ids.bin"
-        empty = file.stat().st_size == 0  # which cannot be mapped
-        self.ids = np.empty(0, np.uint32) if empty else np.memmap(file, np.uint32, mode="r")
-        self.languages, self.sources = (
-            Labels(self.meta[name], np.load(self.folder / f"{name}.npy"))
-            for name in ("languages", "sources")
-        )
-
-    def __len__(self) -> int:
-        return len(self.margins)
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def identity(self) -> str:
-        return self.meta["identity"]
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each pair, both sides together, [P] int64."""
         return np.diff(self.offsets[::2])
 
-    def sides(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of the chosen and of the rejected side of a pair."""
-        begin, middle, end = self.offsets[2 * number : 2 * number + 3]
-        return self.ids[begin:middle], self.ids[middle:end]
-
     @classmethod
     def build(
         cls, folder: Path | str, rows: Iterable[Preference], tokenizer: "Tokenizer", *, key: str
     ) -> "PairStore":
-        """The store of `rows` at `folder`; key names their content. As TokenStore.build: what stands
-        there already is used again, and a kill leaves no half store.
+        """The store of `rows` at `folder`; key names their content. What stands there already is used
+        again (data/shard.built).
 
         Pairs whose sides come out as the same ids teach nothing; they are left out and counted.
         """
         folder = Path(folder)
         told = f"pairs {FORMAT} {key} {tokenizer.identity}"
         identity = hashlib.sha256(told.encode()).hexdigest()
-        if (folder / "meta.json").is_file() and read_meta(folder).get("identity") == identity:
-            return cls(folder)
-        aside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        meta = _write(aside, rows, tokenizer) | {"identity": identity, "key": key}
-        write_meta(aside, meta | {"files": describe_files(aside)})
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        built(folder, identity, lambda aside: _write(aside, rows, tokenizer) | {"key": key})
         return cls(folder)
 
 
@@ -139,37 +101,22 @@ def padding(tokenizer: "Tokenizer") -> str:
 
 
 def _write(folder: Path, rows: Iterable[Preference], tokenizer: "Tokenizer") -> dict[str, Any]:
-    lengths: list[int] = []
     margins: list[float] = []
-    labels: dict[str, tuple[dict[str, int], list[int]]] = {
-        "languages": ({}, []),
-        "sources": ({}, []),
-    }
     equal = 0
-    with (folder / "ids.bin").open("wb") as ids:
+
+    def differing() -> Iterator[tuple[tuple[list[int], list[int]], str, str]]:
+        nonlocal equal
         for pair in rows:
             both = sides(tokenizer, pair)
             if both[0] == both[1]:
                 equal += 1
                 continue
-            for side in both:
-                ids.write(np.asarray(side, np.uint32).tobytes())
-                lengths.append(len(side))
             margins.append(pair.margin or 0.0)
-            for name, label in (("languages", pair.language), ("sources", pair.source)):
-                names, codes = labels[name]
-                codes.append(names.setdefault(label, len(names)))
-    np.save(folder / "offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
+            yield both, pair.language, pair.source
+
+    meta = write(folder, differing())
     np.save(folder / "margins.npy", np.asarray(margins, np.float32))
-    for name, (_, codes) in labels.items():
-        np.save(folder / f"{name}.npy", np.asarray(codes, np.int32))
-    return {
-        "kind": "pairs",
-        "pairs": len(margins),
-        "tokens": sum(lengths),
-        "equal": equal,
-        **{name: list(names) for name, (names, _) in labels.items()},
-    }
+    return {"kind": "pairs", "pairs": len(margins), "equal": equal, **meta}
 
 
 class PairLoader(Loader):
@@ -209,7 +156,7 @@ class PairLoader(Loader):
             source, at, segment = self.sources[number], 0, 0
             for piece in source.packing.row(row).tolist():
                 pair = int(source.pieces.sequence[piece])
-                for side, label in zip(source.store.sides(pair), (CHOSEN, REJECTED)):
+                for side, label in zip(source.store.both(pair), (CHOSEN, REJECTED)):
                     here, at, segment = slice(at, at + len(side)), at + len(side), segment + 1
                     tokens[line, here], segments[line, here] = side, segment
                     positions[line, here] = np.arange(len(side))

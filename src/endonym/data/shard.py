@@ -16,13 +16,15 @@ DataError that names the file.
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from endonym.core.artifact import flush, sha256_file
+from endonym.core.artifact import describe_files, flush, sha256_file
 from endonym.core.errors import DataError
 
 FORMAT = 3  # 2: a conversation may make several sequences; 3: weights, scores, languages, sources
@@ -45,9 +47,9 @@ class Shard:
             raise damaged(folder / "meta.json", f"a store of format {FORMAT}", "another")
         compare(folder, self.meta["files"], full=False)
         self.offsets = _loaded(folder / "offsets.npy")
-        self.ids = _mapped(folder / "ids.bin", np.uint32)
+        self.ids = mapped(folder / "ids.bin", np.uint32)
         weights = folder / "weights.bin"
-        self.weights = _mapped(weights, np.float16) if weights.name in self.meta["files"] else None
+        self.weights = mapped(weights, np.float16) if weights.name in self.meta["files"] else None
         self.scores = dict(zip(self.meta["scores"], _loaded(folder / "scores.npy")))
         self.languages = Labels(self.meta["languages"], _loaded(folder / "languages.npy"))
         self.sources = Labels(self.meta["sources"], _loaded(folder / "sources.npy"))
@@ -76,6 +78,21 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
     flush(aside)
     os.replace(aside, folder / "meta.json")
     flush(folder)
+
+
+def built(folder: Path, identity: str, write: Callable[[Path], dict[str, Any]]) -> None:
+    """The store of this identity at `folder`. One that stands there is left as it is, and any other is
+    replaced by the files that write(folder) makes, with what it says of them in meta.json. It is written
+    beside and renamed, so a kill leaves no half store."""
+    if (folder / "meta.json").is_file() and read_meta(folder).get("identity") == identity:
+        return
+    aside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    meta = write(aside) | {"identity": identity}
+    write_meta(aside, meta | {"files": describe_files(aside)})
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
 
 
 def compare(folder: Path, files: dict[str, dict[str, Any]], *, full: bool) -> None:
@@ -115,7 +132,7 @@ def damaged(where: Path, wanted: object, got: object) -> DataError:
     )
 
 
-def _mapped(file: Path, dtype: type) -> np.ndarray:
+def mapped(file: Path, dtype: type) -> np.ndarray:
     """A read-only memory map; an empty file cannot be mapped and is an empty array."""
     if file.stat().st_size == 0:
         return np.empty(0, dtype)

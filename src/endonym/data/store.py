@@ -7,17 +7,25 @@ sequences of all, in order, without a copy.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from endonym.core.artifact import describe_files, sha256_file
+from endonym.core.artifact import sha256_file
 from endonym.core.errors import DataError
 from endonym.data.encode import Entry, write
-from endonym.data.shard import FORMAT, Labels, Shard, compare, compare_meta, read_meta, write_meta
+from endonym.data.shard import (
+    FORMAT,
+    Labels,
+    Shard,
+    built,
+    compare,
+    compare_meta,
+    read_meta,
+    write_meta,
+)
 
 if TYPE_CHECKING:
     from endonym.tokenizer.folder import Tokenizer
@@ -195,21 +203,16 @@ class TokenStore:
         variables: of the chat template (Tokenizer.render)
 
         A store that already stands there with this key, tokenizer and these settings is reused and
-        `rows` is not touched; any other is replaced. It is written beside and renamed, so a kill
-        leaves no half store.
+        `rows` is not touched; any other is replaced (data/shard.built).
         """
         folder = Path(folder)
         identity = identity_of(key, tokenizer, learn=learn, variables=variables)
-        if (folder / "meta.json").is_file() and read_meta(folder).get("identity") == identity:
-            return cls(folder)
-        aside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        meta = write(aside, rows, tokenizer, first=first, learn=learn, variables=variables)
-        meta |= {"identity": identity, "key": key}
-        write_meta(aside, meta | {"files": describe_files(aside)})
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+
+        def written(aside: Path) -> dict[str, Any]:
+            meta = write(aside, rows, tokenizer, first=first, learn=learn, variables=variables)
+            return meta | {"key": key}
+
+        built(folder, identity, written)
         return cls(folder)
 
     @classmethod

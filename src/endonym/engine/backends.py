@@ -25,6 +25,9 @@ class Backend(Protocol):
     weights: str
     """Address or step stamp of the weights that answer."""
 
+    by: str
+    """What kind of backend it is, for the record."""
+
     context: int | None
     """The most tokens of a prompt and its answer together; None: nobody said."""
 
@@ -47,6 +50,8 @@ class Own:
 
     batch: prompts at a time
     """
+
+    by = "own engine"
 
     def __init__(self, model: CausalLM, weights: str, *, batch: int = 32):
         self.model, self.weights, self.batch = model, weights, batch

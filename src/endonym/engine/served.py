@@ -54,6 +54,7 @@ class Served:
     name:    under which the server knows the weights
     weights: their address or stamp; left out, the name
     context: left out, what the server says, if it does
+    by:      "server", and whose, if it says so (owned_by; vLLM's is "vllm")
     seconds: of one request, the whole answer; parallel: requests at a time
     """
 
@@ -74,8 +75,13 @@ class Served:
         self.parallel = parallel
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=parallel)
-        self.client = httpx.Client(timeout=seconds, headers=headers, limits=limits)
-        self.context = context or self._check_name().get("max_model_len")
+        away = not self.url.startswith("http://127.0.0.1")  # else no proxy, no certificates
+        self.client = httpx.Client(
+            timeout=seconds, headers=headers, limits=limits, trust_env=away, verify=away
+        )
+        card = self._check_name()
+        self.context = context or card.get("max_model_len")
+        self.by = f"server ({card['owned_by']})" if card.get("owned_by") else "server"
         self._tells_drawn: bool | None = None
 
     def generate(

@@ -6,6 +6,7 @@
     packs/<language>/needle.toml      statements to hide in long texts, and their questions (tasks/needle.py)
     packs/<language>/instruct.toml    constraints on a reply's form (synth/instruct/pool.py)
     packs/<language>/bylaws.toml      an invented statute book (synth/bylaws.py)
+    packs/<language>/definitions.toml how laws define terms and how one asks for them (synth/definitions.py)
     packs/<language>/recite.toml      how a passage of a law is asked for (stages/recite.py)
 
 A folder named by ENDONYM_PACKS is looked in first: a pack there stands for the whole language, none

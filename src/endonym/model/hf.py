@@ -35,8 +35,9 @@ from endonym.model.checkpoint import (
 from endonym.model.config import ModelConfig
 from endonym.model.decoder import Decoder, initialise
 from endonym.model.families import Layout, Part, layout, shape
-from endonym.model.hub import OWN, REMOTE, config_from, config_to, own_config, why_not_native
+from endonym.model.hub import OWN, config_from, why_not_native
 from endonym.model.shards import Planned, Shards, lay_out, write_shards
+from endonym.model.to_hub import REMOTE, config_to, own_config
 
 SHARD_BYTES = 5 * 10**9
 

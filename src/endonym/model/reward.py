@@ -26,8 +26,9 @@ from endonym.model.config import ModelConfig
 from endonym.model.decoder import Decoder, Trunk
 from endonym.model.families import layout
 from endonym.model.foreign import ForeignLM
-from endonym.model.hub import config_from, config_to, why_not_native
+from endonym.model.hub import config_from, why_not_native
 from endonym.model.shards import Shards
+from endonym.model.to_hub import config_to
 
 CLASS = "ForSequenceClassification"
 STD = 0.02

@@ -176,7 +176,9 @@ def _own(name: str, file: Path, arguments: dict[str, Any]) -> Reward:
     module = module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not the loader's own way: it would leave bytecode beside the user's file, and might read one that
+        # is older than the file, whose content the address was taken of
+        exec(compile(file.read_bytes(), file, "exec"), vars(module))
     except Exception as error:
         raise RecipeError(
             f"the file of the own reward {name!r} does not load",

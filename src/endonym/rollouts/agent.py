@@ -3,7 +3,7 @@
     prompt -> turn drawn -> calls -> environment -> answers told -> turn drawn -> ... -> last word
 
 All living episodes draw their next turn in one batch. The ids that the model drew stay as drawn; what
-it was told follows them as the chat template writes it (tokenizer/calls.py), and only what was drawn is
+it was told follows them as the chat template writes it (Tokenizer.encode_answers), and only what was drawn is
 marked as such. A call that cannot be made is answered with an error, {"error": ...}, and the episode
 goes on: a model learns more from being told than from being cut off.
 
@@ -23,7 +23,7 @@ from endonym.core.errors import DataError
 from endonym.data.document import Messages, Prompt
 from endonym.rollouts.environment import Environment, misfit, tool_message
 from endonym.rollouts.episode import Episode
-from endonym.tokenizer.calls import check_calls, encode_answers, parse_reply
+from endonym.tokenizer.calls import check_calls, parse_reply
 from endonym.tokenizer.folder import Tokenizer
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def episodes(
             if not run.is_over:
                 _answer(run, environment, message, max_turns)
             if not run.is_over:
-                ids = encode_answers(tokenizer, run.shown, run.num_said, tools)
+                ids = tokenizer.encode_answers(run.shown, run.num_said, tools)
                 if len(ids) < _room(backend, run.episode, max_tokens):
                     run.hear(ids)
                 else:

@@ -8,52 +8,23 @@ TRL's GKD; what follows is left out. A prompt and a conversation without an assi
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from endonym.core.artifact import describe_files
 from endonym.core.errors import DataError
 from endonym.data.document import Conversation, Messages, Prompt
-from endonym.data.shard import Labels, compare, read_meta, write_meta
+from endonym.data.shard import built
+from endonym.data.twofold import Twofold, write
 from endonym.tokenizer.folder import Tokenizer
 
 FORMAT = 1
 
 
-class Asked:
-    """Prompts and answers of one source, memory-mapped: row n's prompt, then its answer.
-
-    ids.bin (uint32), offsets.npy (int64 [2 N + 1]: where each prompt and each answer begins),
-    languages.npy and sources.npy as in data/shard.py.
-    """
-
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        self.meta = read_meta(self.folder)
-        compare(self.folder, self.meta["files"], full=False)
-        self.offsets = np.load(self.folder / "offsets.npy")
-        file = self.folder / "ids.bin"
-        empty = file.stat().st_size == 0  # which cannot be mapped
-        self.ids = np.empty(0, np.uint32) if empty else np.memmap(file, np.uint32, mode="r")
-        self.languages, self.sources = (
-            Labels(self.meta[name], np.load(self.folder / f"{name}.npy"))
-            for name in ("languages", "sources")
-        )
-
-    def __len__(self) -> int:
-        return len(self.offsets) // 2
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def identity(self) -> str:
-        return self.meta["identity"]
+class Asked(Twofold):
+    """Prompts and answers of one source (data/twofold.py): row n's prompt, then its answer."""
 
     @property
     def prompt_lengths(self) -> np.ndarray:
@@ -67,11 +38,11 @@ class Asked:
 
     def prompt(self, number: int) -> np.ndarray:
         """Ids up to the end of the generation prompt."""
-        return self.ids[self.offsets[2 * number] : self.offsets[2 * number + 1]]
+        return self.both(number)[0]
 
     def answer(self, number: int) -> np.ndarray:
         """Ids of the data's own answer, up to its stop token."""
-        return self.ids[self.offsets[2 * number + 1] : self.offsets[2 * number + 2]]
+        return self.both(number)[1]
 
     @classmethod
     def build(
@@ -89,20 +60,16 @@ class Asked:
         prefix:    a system text put before every prompt
         variables: of the chat template (Tokenizer.render)
 
-        As TokenStore.build: what stands there already is used again, and a kill leaves no half store.
+        What stands there already is used again (data/shard.built).
         """
         folder = Path(folder)
         told = json.dumps([FORMAT, key, tokenizer.identity, prefix, variables or {}])
         identity = hashlib.sha256(told.encode()).hexdigest()
-        if (folder / "meta.json").is_file() and read_meta(folder).get("identity") == identity:
-            return cls(folder)
-        aside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        meta = _write(aside, rows, tokenizer, prefix, variables or {})
-        write_meta(aside, meta | {"identity": identity, "files": describe_files(aside)})
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+
+        def written(aside: Path) -> dict[str, Any]:
+            return {"kind": "asked"} | write(aside, _read(rows, tokenizer, prefix, variables or {}))
+
+        built(folder, identity, written)
         return cls(folder)
 
 
@@ -145,40 +112,28 @@ def ids_of(
     return prompt, ids[len(prompt) : end]
 
 
-def _write(
-    folder: Path,
+def _read(
     rows: Iterable[Conversation | Prompt],
     tokenizer: Tokenizer,
     prefix: str,
     variables: dict[str, Any],
-) -> dict[str, Any]:
-    lengths: list[int] = []
-    names: dict[str, dict[str, int]] = {"languages": {}, "sources": {}}
-    codes: dict[str, list[int]] = {"languages": [], "sources": []}
-    with (folder / "ids.bin").open("wb") as file:
-        for row in rows:
-            messages, answer = parted(row)
-            try:
-                if not messages:
-                    raise DataError("there is nothing to ask", wanted="a message before the answer")
-                both = ids_of(
-                    tokenizer, prefixed(messages, prefix), answer, getattr(row, "tools", None),
-                    variables,
-                )  # fmt: skip
-            except DataError as error:
-                raise DataError(
-                    f"row {row.id} cannot be asked: {error.what}",
-                    where=error.where, wanted=error.wanted, got=error.got, do=error.do,
-                ) from None  # fmt: skip
-            for ids in both:
-                file.write(np.asarray(ids, np.uint32).tobytes())
-                lengths.append(len(ids))
-            for name, label in (("languages", row.language), ("sources", row.source)):
-                codes[name].append(names[name].setdefault(label, len(names[name])))
-    np.save(folder / "offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
-    for name, numbers in codes.items():
-        np.save(folder / f"{name}.npy", np.asarray(numbers, np.int32))
-    return {"kind": "asked", **{name: list(found) for name, found in names.items()}}
+) -> Iterator[tuple[tuple[list[int], list[int]], str, str]]:
+    """((prompt, answer), language, source) of every row."""
+    for row in rows:
+        messages, answer = parted(row)
+        try:
+            if not messages:
+                raise DataError("there is nothing to ask", wanted="a message before the answer")
+            both = ids_of(
+                tokenizer, prefixed(messages, prefix), answer, getattr(row, "tools", None),
+                variables,
+            )  # fmt: skip
+        except DataError as error:
+            raise DataError(
+                f"row {row.id} cannot be asked: {error.what}",
+                where=error.where, wanted=error.wanted, got=error.got, do=error.do,
+            ) from None  # fmt: skip
+        yield both, row.language, row.source
 
 
 def digests(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> np.ndarray:

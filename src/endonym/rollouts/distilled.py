@@ -1,60 +1,29 @@
 """The live loader of distillation: each step's answers, drawn with the weights as they stand, or given.
 
-    step -> row numbers -> (source, row), and by lmbda who answers -> answers -> packed rows
+    turns of a step (turns.py) -> answers, drawn or the data's (taken.py) -> packed rows
 
-Which rows a step takes and who answers them is a function of (seed, row number), the same on every
-rank and in a run that is resumed. What was drawn is kept in a file before it is used: a run that was
-killed reads it there and draws nothing twice.
+What was drawn is kept in a file before it is used: a run that was killed reads it there and draws nothing
+twice.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from endonym.core.artifact import flush, machine_error
-from endonym.core.errors import DataError
 from endonym.data.loader import stretch_of
-from endonym.data.mix import Mixture
-from endonym.engine.generate import generate
-from endonym.engine.sampler import Sampling, uniforms
+from endonym.engine.sampler import Sampling
 from endonym.methods.batch import Rows
+from endonym.rollouts.answering import Server, answering
 from endonym.rollouts.asked import Asked
-from endonym.rollouts.packing import Place, packed, spread
-from endonym.train.seed import seed_for
+from endonym.rollouts.pieces import PackedPieces, Place, answered, least_padding
+from endonym.rollouts.taken import CUT, UNNAMED, Taken, path_of, read, write
+from endonym.rollouts.turns import DATA, STUDENT, TEACHER, Turn, Turns
 from endonym.train.trainee import Trainee
-
-STUDENT, TEACHER, DATA = "student", "teacher", "data"
-
-CUT, UNNAMED = "length", "unnamed"
-"""Ways in which an answer ends without its stop token: there was no more room, or a token came that the
-other model has no name for."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One row of a step: its number in the run, where it stands in the data, and who answers."""
-
-    slot: int
-    source: int
-    row: int
-    by: str
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A turn with its prompt and its answer, as the student's ids. finish: "stop", or as CUT says."""
-
-    turn: Turn
-    prompt: np.ndarray
-    answer: np.ndarray
-    finish: str
 
 
 class Guide(Protocol):
@@ -88,10 +57,9 @@ class Distilled:
     with_given:     rows have extra["given"]: the weights of answers that the data gave
     parts:          processes that rows are shared out among
     folder:         where drawn answers are kept
+    server:         what draws the student's answers in our engine's place
 
-    A prompt that leaves no room for an answer is left out, and so is one whose answer in the data has no
-    room, wherever that answer is asked for: of an answer that is cut off the end would never be learnt. The
-    report counts them. DataError where nothing is left of a source that has a share.
+    What is left out, and where nothing is left: Turns.
     """
 
     def __init__(
@@ -113,83 +81,41 @@ class Distilled:
         parts: int = 1,
         folder: Path,
         identity: str = "",
+        server: Server | None = None,
     ):
-        self.sources, self.guide = list(sources), guide
+        self.turns = Turns(
+            sources, weights, rows_per_step=rows_per_step, row_length=row_length, rooms=rooms,
+            lmbda=lmbda, by=by, seed=sampling.seed,
+        )  # fmt: skip
+        self.sources, self.guide = self.turns.sources, guide
         self.rows_per_step, self.row_length = rows_per_step, row_length
-        self.lmbda, self.by, self.sampling, self.stop_ids = lmbda, by, sampling, stop_ids
+        self.sampling, self.stop_ids = sampling, stop_ids
         self.known, self.aggregate, self.with_given = known, aggregate, with_given
         self.parts, self.folder = parts, folder
         stretch_of(rows_per_step, (0, parts))
-        self.rooms = [row_length - one.prompt_lengths for one in self.sources]
-        if rooms is not None:
-            pairs = zip(self.rooms, rooms, strict=True)
-            self.rooms = [np.minimum(a, b).astype(np.int64) for a, b in pairs]
-        reads_given = by == DATA and lmbda < 1
-        self.fitting = [
-            np.flatnonzero((room > 0) & (one.answer_lengths * reads_given <= room))
-            for one, room in zip(self.sources, self.rooms)
-        ]
-        self.num_rows = [len(each) for each in self.fitting]
-        idle = [
-            one.name
-            for one, count, weight in zip(
-                self.sources, self.num_rows, weights or [1] * len(self.sources), strict=True
-            )
-            if weight and not count
-        ]
-        if idle if weights else not sum(self.num_rows):
-            raise DataError(
-                "there is nothing to ask",
-                where=", ".join(idle),
-                wanted=f"a prompt that fits {row_length} tokens with its answer",
-                got="; ".join(
-                    f"{one.name}: {len(one)} prompts"
-                    + (f", the shortest of {one.prompt_lengths.min()} tokens" if len(one) else "")
-                    for one in self.sources
-                    if one.name in idle
-                ),
-                do="choose longer rows, or give other data",
-            )
-        self._joint = np.cumsum([0, *self.num_rows])
-        self._is_joint = weights is None and len(self.sources) > 1
-        sizes = [int(self._joint[-1])] if self._is_joint else self.num_rows
         shares = None if weights is None else list(weights)
-        self.mixture = Mixture.of(sizes, shares, seed_for(sampling.seed, "order"))
-        wanted = np.asarray(self.num_rows if weights is None else weights, np.float64)
-        self.asked = (wanted / wanted.sum()).tolist()
         told = [
             [one.identity for one in self.sources], shares, rows_per_step, row_length, lmbda, by,
             sampling.model_dump(mode="json"), aggregate, with_given, identity,
         ]  # fmt: skip
         self.identity = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        self.server = server
         self.trainee: Trainee | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every row has been taken at least once, without weights."""
-        return -(-int(self._joint[-1]) // self.rows_per_step)
+        return self.turns.per_epoch
 
     @property
     def too_long(self) -> int:
-        """Prompts that are left out."""
-        return sum(map(len, self.sources)) - sum(self.num_rows)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row that there may be, the last of which is only predicted."""
-        found = 1
-        for one, kept, rooms in zip(self.sources, self.fitting, self.rooms):
-            prompts, answers = one.prompt_lengths[kept], one.answer_lengths[kept]
-            drawn = self.sampling.max_tokens if self.lmbda > 0 or self.by == TEACHER else 0
-            most = np.where(answers > 0, np.maximum(answers, drawn), self.sampling.max_tokens)
-            found = max(found, int((prompts + np.minimum(most, rooms[kept])).max(initial=1)))
-        return found
+        return self.turns.too_long
 
     # --- what the loop asks for -----------------------------------------------------------------
 
     def sample(self) -> Rows:
         """Rows of the largest shape that this process may get."""
-        shape = (self.rows_per_step // self.parts, min(-(-self.longest // 8) * 8, self.row_length))
+        longest = self.turns.longest(self.sampling.max_tokens)
+        shape = (self.rows_per_step // self.parts, min(-(-longest // 8) * 8, self.row_length))
         tokens = torch.zeros(shape, dtype=torch.int64)
         positions = torch.arange(shape[1]).expand(shape)
         ones = torch.ones_like(tokens)
@@ -203,68 +129,35 @@ class Distilled:
         """The packed rows of a step, or part (r, n) of them."""
         taken = [each for each in self.taken(step) if len(each.answer)]
         weights = [1 / len(each.answer) if self.aggregate == "sequences" else 1.0 for each in taken]
-        pairs = [(each.prompt, each.answer) for each in taken]
-        whole, places = packed(pairs, weights, self.row_length, part[1])
-        if self.with_given:
-            given = [
-                torch.full((len(each.answer),), weight if each.turn.by == DATA else 0.0)
-                for each, weight in zip(taken, weights)
-            ]
-            whole = replace(whole, extra={"given": spread(whole, places, given)})
-        mine = stretch_of(len(whole), part)
-        rows = whole.each(lambda each: each[mine])
-        here = [
-            (each, replace(place, line=place.line - mine.start))
-            for each, place in zip(taken, places)
-            if mine.start <= place.line < mine.stop
+        pieces = [
+            answered(each.prompt, each.answer, weight, **self._given(each, weight))
+            for each, weight in zip(taken, weights)
         ]
-        return self.guide.fill(rows, [each for each, _ in here], [place for _, place in here])
+        packed = PackedPieces(
+            pieces, self.row_length, part[1], fit=least_padding,
+            always=("given",) * self.with_given,
+        )  # fmt: skip
+        here = packed.inside(part)
+        mine = [taken[number] for number, _ in here]
+        places = [place.last(len(taken[number].answer)) for number, place in here]
+        return self.guide.fill(packed.part(part), mine, places)
+
+    def _given(self, one: Taken, weight: float) -> dict[str, float]:
+        if not self.with_given:
+            return {}
+        return {"given": weight if one.turn.by == DATA else 0.0}
 
     def names(self, step: int) -> list[str]:
-        """For each prompt of a step its source, its row in it, and who answered."""
-        return [
-            f"{self.sources[turn.source].name}: {turn.row} ({turn.by})" for turn in self.turns(step)
-        ]
+        return self.turns.names(step)
 
     def state(self, step: int) -> dict[str, float]:
-        """Before step `step`: "epoch/NAME" of each source; and the share of the step that is on-policy."""
-        epochs = self.mixture.epochs(step * self.rows_per_step)
-        epochs = epochs * len(self.sources) if self._is_joint else epochs
-        turns = self.turns(step)
-        share = sum(turn.by == STUDENT for turn in turns) / len(turns)
-        return {
-            **{f"epoch/{one.name}": epoch for one, epoch in zip(self.sources, epochs)},
-            "on_policy": share,
-        }
+        return self.turns.state(step)
 
-    # --- a step's turns and answers -------------------------------------------------------------
-
-    def turns(self, step: int) -> list[Turn]:
-        """The rows of a step and who answers each.
-
-        A row's coin is a function of (seed, row number). (Typhoon-S's release tosses one for each
-        micro-batch of one row, the same thing, but with each process's own generator; GKD, arXiv:2306.13649,
-        algorithm 1, one for each step.)
-        """
-        slots = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
-        source, row = self.mixture.at(slots)
-        if self._is_joint:
-            source = np.searchsorted(self._joint, row, side="right") - 1
-            row = row - self._joint[source]
-        keys = torch.from_numpy(slots)
-        seed = seed_for(self.sampling.seed, "lmbda")
-        coin = uniforms(seed, keys, torch.zeros_like(keys)).tolist()
-        found = []
-        for slot, number, place, side in zip(slots.tolist(), source.tolist(), row.tolist(), coin):
-            index = int(self.fitting[number][place])
-            alone = self.by == DATA and not self.sources[number].answer_lengths[index]
-            by = STUDENT if side < self.lmbda or alone else self.by
-            found.append(Turn(slot, number, index, by))
-        return found
+    # --- a step's answers -----------------------------------------------------------------------
 
     def taken(self, step: int) -> list[Taken]:
         """The turns of a step with their answers: those of the data, and those that are drawn."""
-        turns = self.turns(step)
+        turns = self.turns.at(step)
         drawn = self._drawn(step, [turn for turn in turns if turn.by != DATA])
         found = []
         for turn in turns:
@@ -281,7 +174,7 @@ class Distilled:
     def _fitted(self, turn: Turn, ids: np.ndarray, finish: str) -> tuple[np.ndarray, str]:
         """An answer that keeps to its room (a teacher's may have more tokens here than there) and to tokens
         that the teacher knows."""
-        room = int(self.rooms[turn.source][turn.row])
+        room = self.turns.room(turn)
         if len(ids) > room:
             ids, finish = ids[:room], CUT
         if self.known is not None and not (named := self.known[ids]).all():
@@ -297,21 +190,24 @@ class Distilled:
         found = ranks.gather(read(self._file(step)) if ranks.main else None)[0]
         if found is None:
             mine = turns[ranks.rank :: ranks.size]
-            parts = ranks.gather(self._answers(mine, {turn.by for turn in turns}))
+            parts = ranks.gather(self._answers(step, mine, {turn.by for turn in turns}))
             found = {slot: each for part in parts for slot, each in part.items()}
             if ranks.main:
                 write(self._file(step), [(turn, *found[turn.slot]) for turn in turns])
         return found
 
-    def _answers(self, turns: list[Turn], by: set[str]) -> dict[int, tuple[list[int], str]]:
+    def _answers(
+        self, step: int, turns: list[Turn], by: set[str]
+    ) -> dict[int, tuple[list[int], str]]:
         """This process's turns, drawn now, all of one model in one batch. by: who is asked in any
         process, for its weights are brought together by all of them."""
         found, own = {}, [turn for turn in turns if turn.by == STUDENT]
         if STUDENT in by:
-            with self.trainee.sampling() as model:
+            stamp, batch = f"step-{step}", max(len(own), 1)
+            with answering(self.trainee, stamp, self.server, batch=batch) as backend:
                 prompts = [self.sources[turn.source].prompt(turn.row).tolist() for turn in own]
-                drawn = generate(
-                    model, prompts, self.sampling, self.stop_ids, batch=max(len(own), 1),
+                drawn = backend.generate(
+                    prompts, self.sampling, self.stop_ids,
                     keys=[turn.slot for turn in own], limits=[self._limit(turn) for turn in own],
                 )  # fmt: skip
             found = {turn.slot: (each.tokens, each.finish) for turn, each in zip(own, drawn)}
@@ -324,103 +220,25 @@ class Distilled:
         return found
 
     def _limit(self, turn: Turn) -> int:
-        return min(self.sampling.max_tokens, int(self.rooms[turn.source][turn.row]))
+        return min(self.sampling.max_tokens, self.turns.room(turn))
 
     def _file(self, step: int) -> Path:
-        return self.folder / f"{step:06d}.parquet"
+        return path_of(self.folder, step)
 
     # --- what a run says of its data --------------------------------------------------------------
 
     def measured(self, steps: int) -> dict[str, Any]:
-        """What `steps` steps took, by source, language and origin: rows, how many of them the student
-        answered (on_policy), answers that ended without their stop token (truncated), and tokens of
-        prompts and of answers. Counted from the files of what was drawn and from the data."""
-        keys = ("rows", "on_policy", "truncated", "prompt_tokens", "answer_tokens")
-        tables: dict[str, dict[str, dict[str, int]]] = {
-            "sources": {}, "languages": {}, "origins": {},
-        }  # fmt: skip
-        whole = dict.fromkeys(keys, 0)
-        for step in range(steps):
-            for turn, prompt, answer, finish in self._lengths(step):
-                one = self.sources[turn.source]
-                counts = (1, turn.by == STUDENT, finish != "stop", prompt, answer)
-                rows = [
-                    tables["sources"].setdefault(one.name, dict.fromkeys(keys, 0)),
-                    whole,
-                    *(
-                        tables[name].setdefault(
-                            labels.names[labels.codes[turn.row]], dict.fromkeys(keys, 0)
-                        )
-                        for name, labels in (("languages", one.languages), ("origins", one.sources))
-                    ),
-                ]
-                for row in rows:
-                    for key, count in zip(keys, counts):
-                        row[key] += int(count)
-        return whole | tables
-
-    def _lengths(self, step: int) -> Iterator[tuple[Turn, int, int, str]]:
-        """(turn, tokens of its prompt, of its answer, finish) of a step that has been taken."""
-        drawn = read(self._file(step)) or {}
-        for turn in self.turns(step):
-            one = self.sources[turn.source]
-            prompt = int(one.prompt_lengths[turn.row])
-            ids, finish = drawn.get(turn.slot) or (one.answer(turn.row), "stop")
-            ids, finish = self._fitted(turn, np.asarray(ids, np.int64), finish)
-            yield turn, prompt, len(ids), finish
+        """What `steps` steps took (Turns.measured), from the files of what was drawn and from the data."""
+        return self.turns.measured(each for step in range(steps) for each in self._lengths(step))
 
     def report(self, steps: int) -> list[dict[str, Any]]:
-        """Of each source: the share of rows that it was to get and got, its epochs, and its prompts that
-        are left out (dropped)."""
-        found = self.measured(steps)["sources"]
-        total = max(steps * self.rows_per_step, 1)
-        out = []
-        for one, asked, size in zip(self.sources, self.asked, self.num_rows):
-            rows = found.get(one.name, {}).get("rows", 0)
-            out.append(
-                {
-                    "source": one.name,
-                    "asked": asked,
-                    "rows": rows,
-                    "share": rows / total,
-                    "epochs": rows / max(size, 1),
-                    "dropped": len(one) - size,
-                }
-            )
-        return out
+        return self.turns.report(self.measured(steps))
 
-
-def write(file: Path, drawn: Sequence[tuple[Turn, list[int], str]]) -> None:
-    """A step's drawn answers: slot, by, tokens, finish. Whole on the disk, or not there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema(
-        [("slot", pa.int64()), ("by", pa.string()), ("tokens", pa.list_(pa.uint32())),
-         ("finish", pa.string())]
-    )  # fmt: skip
-    columns = [
-        [turn.slot for turn, *_ in drawn],
-        [turn.by for turn, *_ in drawn],
-        [list(ids) for _, ids, _ in drawn],
-        [finish for *_, finish in drawn],
-    ]
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns, schema=schema), aside, compression="zstd")
-        flush(aside)
-        os.replace(aside, file)
-        flush(file.parent)
-    except OSError as error:
-        raise machine_error(error, file) from error
-
-
-def read(file: Path) -> dict[int, tuple[list[int], str]] | None:
-    """slot -> (ids, finish), as write() kept them; None where there is no such file."""
-    import pyarrow.parquet as pq
-
-    if not file.is_file():
-        return None
-    rows = pq.read_table(file).to_pylist()
-    return {row["slot"]: (row["tokens"], row["finish"]) for row in rows}
+    def _lengths(self, step: int) -> Iterator[tuple[Turn, int, str]]:
+        """(turn, tokens of its answer, finish) of a step that has been taken."""
+        drawn = read(self._file(step)) or {}
+        for turn in self.turns.at(step):
+            answer = self.sources[turn.source].answer(turn.row)
+            ids, finish = drawn.get(turn.slot) or (answer, "stop")
+            ids, finish = self._fitted(turn, np.asarray(ids, np.int64), finish)
+            yield turn, len(ids), finish

@@ -3,11 +3,13 @@
     slots of prompts -> episodes -> rewards -> which groups are kept -> advantages (-> log-probabilities)
 
 Each process answers its part of the prompts and judges its answers; then all of them know the batch.
+The answers are our engine's, or a server's that is started for the batch (answering.py).
 """
 
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,13 +19,14 @@ from torch import Tensor, nn
 
 from endonym.core.errors import DataError
 from endonym.data.document import Prompt
-from endonym.engine.backends import Own
+from endonym.engine.backends import Backend
 from endonym.engine.sampler import Sampling
 from endonym.methods.batch import Rows
 from endonym.methods.grpo import EPS, Policy, Scale, advantages
 from endonym.methods.logprobs import selected_logprobs
 from endonym.rewards.mix import Mix
 from endonym.rollouts.agent import episodes
+from endonym.rollouts.answering import Server, own
 from endonym.rollouts.environment import Environment
 from endonym.rollouts.episode import Episode, single_turn
 from endonym.rollouts.order import Order
@@ -72,7 +75,8 @@ class Draw:
 
     environment: of episodes with tools; None: one answer to each prompt
     reference:   the start model, where the plan needs its log-probabilities
-    at_once:     prompts that are answered at a time
+    at_once:     prompts that our engine answers at a time
+    server:      what answers in its place
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class Draw:
         environment: Environment | None = None,
         reference: nn.Module | None = None,
         at_once: int = 32,
+        server: Server | None = None,
     ):
         self.order, self.tokenizer, self.rewards, self.plan = order, tokenizer, rewards, plan
         self.environment, self.reference, self.at_once = environment, reference, at_once
+        self.server = server
         # Rewards get the same columns in every batch, whichever prompts have them.
         self.columns = dict.fromkeys(name for each in order.all() for name in columns_of(*each))
 
@@ -97,13 +103,27 @@ class Draw:
         With plan.dynamic, groups whose rewards are all equal are put aside and others drawn in their
         place, at most dynamic_tries times; the batch may then be smaller than was asked.
         """
+        stamp = f"batch-{number}"
+        with ExitStack() as stack:  # one server for all draws of a batch: its weights are the same
+            served = self.server and stack.enter_context(self.server.serving(trainee, stamp))
+            found, cursor, tries = self._found(trainee, stamp, cursor, served)
+        batch = Batch(number, cursor, tries, sorted(found, key=lambda o: (o.slot, o.sample)))
+        weigh(batch.kept, self.plan)
+        self._add_logprobs(trainee, [each for group in batch.kept for each in group])
+        return batch
+
+    def _found(
+        self, trainee: Trainee, stamp: str, cursor: int, served: Backend | None
+    ) -> tuple[list[Rollout], int, int]:
+        """The judged answers of all processes, the next cursor, and how often was drawn."""
         plan, found, tries = self.plan, [], 0
         while True:
             missing = plan.prompts - len({each.slot for each in found if each.kept})
             slots = list(range(cursor, cursor + missing))
             cursor, tries = cursor + missing, tries + 1
             r, n = trainee.ranks.part
-            drawn = together(trainee.ranks, self._rollouts(trainee, number, slots[r::n]))
+            mine = self._rollouts(trainee, stamp, slots[r::n], served)
+            drawn = together(trainee.ranks, mine)
             for group in groups([each for part in drawn for each in part]):
                 keeps = not plan.dynamic or is_mixed(group)
                 for each in group:
@@ -111,20 +131,17 @@ class Draw:
                 found += group
             enough = len({each.slot for each in found if each.kept}) == plan.prompts
             if not plan.dynamic or enough or tries == plan.dynamic_tries:
-                break
-        batch = Batch(number, cursor, tries, sorted(found, key=lambda o: (o.slot, o.sample)))
-        weigh(batch.kept, plan)
-        self._add_logprobs(trainee, [each for group in batch.kept for each in group])
-        return batch
+                return found, cursor, tries
 
-    def _rollouts(self, trainee: Trainee, number: int, slots: list[int]) -> list[Rollout]:
+    def _rollouts(
+        self, trainee: Trainee, stamp: str, slots: list[int], served: Backend | None
+    ) -> list[Rollout]:
         """Answers of this process to the prompts of these slots, judged."""
         places = [(slot, sample) for slot in slots for sample in range(self.plan.group)]
         asked = [self.order.at(slot) for slot, _ in places]
         prompts = [prompt for _, prompt in asked]
         keys = [sampling_key(self.plan.seed, *place) for place in places]
-        with trainee.sampling() as model:
-            backend = Own(model, f"batch {number}", batch=self.at_once)
+        with nullcontext(served) if served else own(trainee, stamp, batch=self.at_once) as backend:
             drawn = self._episodes(backend, prompts, keys)
         made = [
             Rollout(
@@ -137,7 +154,7 @@ class Draw:
         self._judge(made, asked, drawn)
         return made
 
-    def _episodes(self, backend: Own, prompts: list[Prompt], keys: list[int]) -> list[Episode]:
+    def _episodes(self, backend: Backend, prompts: list[Prompt], keys: list[int]) -> list[Episode]:
         sampling = self.plan.sampling
         if self.environment is None:
             return single_turn(backend, self.tokenizer, prompts, sampling, keys=keys)

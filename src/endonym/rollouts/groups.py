@@ -21,6 +21,9 @@ from endonym.rollouts.record import Batch, Rollout
 from endonym.rollouts.text import Text
 from endonym.train.trainee import Trainee
 
+ALWAYS = ("advantage", "share", "sampled")
+"""What rows have also where there is nothing to learn."""
+
 
 class Groups:
     """The loader of a reinforcement run (train/loop.py).
@@ -57,7 +60,7 @@ class Groups:
         pieces = [piece(full, 1.0, 1.0)] * count
         if self.text is not None:
             pieces += [self.text.longest()] * self.text.loader.rows_per_step
-        return PackedPieces(pieces, plan.row_length, self._part[1]).part(self._part)
+        return self._rows(pieces, self._part)
 
     def ready(self, trainee: Trainee) -> None:
         self._trainee = trainee
@@ -74,7 +77,11 @@ class Groups:
 
     def rows(self, step: int, part: tuple[int, int] = (0, 1)) -> Rows:
         """Part r of n of a step's rows; empty ones where there is nothing to learn."""
-        return PackedPieces(self.pieces(step), self.plan.row_length, part[1]).part(part)
+        return self._rows(self.pieces(step), part)
+
+    def _rows(self, pieces: list[Piece], part: tuple[int, int]) -> Rows:
+        packed = PackedPieces(pieces, self.plan.row_length, part[1], always=ALWAYS)
+        return packed.part(part)
 
     def pieces(self, step: int) -> list[Piece]:
         """Answers and text of a step, weighed so that the sum of losses over the sum of shares is the

@@ -22,10 +22,11 @@ from endonym.methods.batch import Rows
 from endonym.methods.logprobs import selected_logprobs
 from endonym.rollouts.asked import Asked, ids_of
 from endonym.rollouts.boundaries import Boundaries
-from endonym.rollouts.distilled import DATA, UNNAMED, Taken, Turn
-from endonym.rollouts.packing import Place, packed, spread
+from endonym.rollouts.pieces import PackedPieces, Place, answered, least_padding, spread
 from endonym.rollouts.states import States
+from endonym.rollouts.taken import UNNAMED, Taken
 from endonym.rollouts.teacher import Teacher
+from endonym.rollouts.turns import DATA, Turn
 from endonym.tokenizer.folder import Tokenizer
 from endonym.train.trainee import Trainee
 
@@ -108,8 +109,10 @@ class Aside(InTurn):
         pairs = [(self.prompt(turn), ids) for turn, ids in answers]
         longest = max((len(prompt) + len(ids) for prompt, ids in pairs), default=1)
         assert longest <= self.length, f"{longest} tokens in a context of {self.length}"
-        rows, places = packed(pairs, [1.0] * len(pairs), longest)
-        return self.run(rows), places
+        pieces = [answered(prompt, ids, 1.0) for prompt, ids in pairs]
+        packed = PackedPieces(pieces, longest, fit=least_padding)
+        places = [place.last(len(ids)) for place, (_, ids) in zip(packed.places, pairs)]
+        return self.run(packed.part()), places
 
 
 class Spanning(Aside):

@@ -142,7 +142,7 @@ def spellings(tokenizer: Tokenizer) -> dict[int, bytes]:
     are the text. DataError for a kind of tokenizer whose bytes are not known."""
     state = json.loads(tokenizer.backend.to_str())
     decoder = json.dumps(state["decoder"])
-    control = {tokenizer.special(text) for text in tokenizer._control}
+    control = set(tokenizer.control.ids.values())
     plain = {
         number: text
         for text, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()

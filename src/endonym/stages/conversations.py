@@ -1,4 +1,5 @@
-"""Conversations to imitate, out of generated tasks, the handbook, the bylaws, or files of TRL's row types."""
+"""Conversations to imitate, out of generated tasks, the handbook, the bylaws, sections of laws, or files of
+TRL's row types."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather, statute_rows
+from endonym.stages.sources import Deduplicate, Source, gather, section_rows, statute_rows
 from endonym.stages.tally import Tally
 
 
@@ -26,7 +27,12 @@ class ConversationsConfig(Config):
 
 
 def conversations(
-    config: ConversationsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
+    config: ConversationsConfig,
+    context: Context,
+    out: Path,
+    *,
+    without: dict[str, Artifact],
+    sections: dict[str, Artifact] | None = None,
 ) -> Outcome:
     """conversations.parquet: id, messages, language, source, licence, task, tools, weight
     (data/document.py).
@@ -39,7 +45,7 @@ def conversations(
     tally = Tally()
     rows = gather(
         config.sources,
-        _builtin,
+        partial(_builtin, sections=sections),
         Conversation,
         tally,
         without,
@@ -52,7 +58,7 @@ def conversations(
     return Outcome(figures, tally.licences())
 
 
-def _builtin(source: Source) -> Iterator:
+def _builtin(source: Source, sections: dict[str, Artifact] | None) -> Iterator:
     if source.builtin == "almanac":
         from endonym.synth import almanac
 
@@ -73,6 +79,11 @@ def _builtin(source: Source) -> Iterator:
         return statute_rows(
             source, partial(bylaws.conversations, **how), partial(searches.conversations, **how)
         )
+    if source.builtin == "sections":
+        from endonym.synth import definitions, lookups
+
+        makers = {"question": definitions.conversations, "search": lookups.conversations}
+        return section_rows(source, sections, makers)
     from endonym.synth import handbook
 
     return iter(handbook.conversations(source.language))
@@ -93,6 +104,9 @@ STAGE = Stage(
     version=2,  # 2: tools and weights are kept, function_call turns become tool_calls
     kind="conversations",
     config=ConversationsConfig,
-    slots={"without": Slot("items", many=True, optional=True)},
+    slots={
+        "without": Slot("items", many=True, optional=True),
+        "sections": Slot("sections", many=True, optional=True),
+    },
     function=conversations,
 )

@@ -105,8 +105,11 @@ def distill(
     With `states` (stage "states") there is no teacher at all: the answers are the data's, so lmbda must be
     0, and what was too long for the cache is left out.
 
+    With context.server the student's answers of a step are drawn by a server of its weights as they stand
+    (rollouts/answering.py); a teacher's own answers are always our engine's.
+
     out/rollouts holds what was drawn, a file a step. Figures: train()'s, `mixture` and `drawn` of the
-    prompts, and too_long: prompts that were left out.
+    prompts, too_long: prompts that were left out, and answered_by where a server was asked.
     """
     _check_slots(config, teacher, states)
     if context.layout.context > 1:
@@ -121,10 +124,12 @@ def distill(
         inputs = {"model": model, "teacher": teacher, "states": states, "data": data}
         return launch.spread(STAGE, config, context, out, inputs)
 
+    from endonym.engine.answered import answered_by
     from endonym.engine.sampler import Sampling
     from endonym.eval.needles import longest
     from endonym.model import hf
     from endonym.model.device import settled
+    from endonym.rollouts.answering import server_of
     from endonym.rollouts.distilled import Distilled
     from endonym.stages.teaching import asked_stores, kept, live
     from endonym.stages.training import drawn, exporter, finish
@@ -163,6 +168,7 @@ def distill(
         parts=here.part[1],
         folder=context.scratch / "rollouts",
         identity=f"{(teacher or states).address} {config.teacher_prompt_prefix}",
+        server=server_of(context, STAGE.name, model.address, config, exporter(words)),
     )
     if loader.too_long:
         context.console.note(
@@ -183,6 +189,7 @@ def distill(
         shutil.copytree(context.scratch / "rollouts", out / "rollouts")
     seen = data | {"teacher": teacher or states}
     figures |= {"too_long": loader.too_long, **drawn(loader, figures)}
+    figures |= answered_by(context.scratch)
     return finish(net, words, out, context, figures, seen, model)
 
 

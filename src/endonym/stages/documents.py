@@ -1,6 +1,8 @@
-"""Text for training or for measuring, out of generated facts, the handbook, the bylaws or files."""
+"""Text for training or for measuring, out of generated facts, the handbook, the bylaws, sections of laws
+or files."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -10,7 +12,7 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather, statute_rows
+from endonym.stages.sources import Deduplicate, Source, gather, section_rows, statute_rows
 from endonym.stages.tally import Tally
 
 
@@ -25,7 +27,12 @@ class DocumentsConfig(Config):
 
 
 def documents(
-    config: DocumentsConfig, context: Context, out: Path, *, without: dict[str, Artifact]
+    config: DocumentsConfig,
+    context: Context,
+    out: Path,
+    *,
+    without: dict[str, Artifact],
+    sections: dict[str, Artifact] | None = None,
 ) -> Outcome:
     """documents.parquet: id, text, language, source, licence, scores (data/document.py).
 
@@ -38,7 +45,7 @@ def documents(
     tally = Tally()
     rows = gather(
         config.sources,
-        _builtin,
+        partial(_builtin, sections=sections),
         Document,
         tally,
         without,
@@ -53,7 +60,7 @@ def documents(
     return Outcome(figures, tally.licences())
 
 
-def _builtin(source: Source) -> Iterator:
+def _builtin(source: Source, sections: dict[str, Artifact] | None) -> Iterator:
     if source.builtin == "almanac":
         from endonym.synth import almanac
 
@@ -72,6 +79,16 @@ def _builtin(source: Source) -> Iterator:
         from endonym.synth import bylaws, searches
 
         return statute_rows(source, bylaws.documents, searches.documents)
+    if source.builtin == "sections":
+        from endonym.synth import definitions, lookups
+
+        makers = {
+            "whole": definitions.whole,
+            "passage": definitions.passages,
+            "question": definitions.answered,
+            "search": lookups.documents,
+        }
+        return section_rows(source, sections, makers)
     from endonym.synth import handbook
 
     return iter(handbook.documents(source.language))
@@ -82,6 +99,9 @@ STAGE = Stage(
     version=1,
     kind="documents",
     config=DocumentsConfig,
-    slots={"without": Slot("items", many=True, optional=True)},
+    slots={
+        "without": Slot("items", many=True, optional=True),
+        "sections": Slot("sections", many=True, optional=True),
+    },
     function=documents,
 )

@@ -1,22 +1,25 @@
-"""Questions to score a model on: generated, from the handbook or the bylaws, or a benchmark of the
-catalog."""
+"""Questions to score a model on: generated, from the handbook, the bylaws or sections of laws, or a
+benchmark of the catalog."""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from endonym.core.artifact import Artifact
 from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
-from endonym.core.stage import Outcome, Stage
-from endonym.stages.sources import lacks_handbook, named_groups, skills
+from endonym.core.stage import Outcome, Slot, Stage
+from endonym.stages.sources import lacks_handbook, named_groups, plugged_in, skills
 
 
 class ItemSource(Config):
-    """One of: builtin = "almanac" | "handbook" | "bylaws", or catalog = "NAME" with path = "FILE"."""
+    """One of: builtin = "almanac" | "handbook" | "bylaws" | "sections", or catalog = "NAME" with path =
+    "FILE"."""
 
-    builtin: Literal["", "almanac", "handbook", "bylaws"] = ""
+    builtin: Literal["", "almanac", "handbook", "bylaws", "sections"] = ""
+    """sections: the definitions that are plugged in as such (synth/definitions.py)."""
     catalog: str = ""
     path: ExternalPath | None = None
     language: str = ""
@@ -33,7 +36,8 @@ class ItemSource(Config):
     forms: list[str] = []
     """Forms of the almanac: question, choice, constraint, switch; empty: all."""
     groups: list[str] = []
-    """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py)."""
+    """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py). Of sections:
+    halves of a law's terms, asked and text; empty: both."""
     seed: int = 0
     """Of the bylaws it is the book: another seed, other bylaws and other groups."""
 
@@ -42,13 +46,19 @@ class ItemsConfig(Config):
     sources: list[ItemSource]
 
 
-def items(config: ItemsConfig, context: Context, out: Path) -> Outcome:
+def items(
+    config: ItemsConfig,
+    context: Context,
+    out: Path,
+    *,
+    sections: dict[str, Artifact] | None = None,
+) -> Outcome:
     """items.parquet: one row a question, with what is needed to judge a reply (tasks/base.py)."""
     from endonym.tasks.base import write_items
 
     made, rows, splits = [], [], []
     for source in config.sources:
-        found, skipped, statement = _items(source)
+        found, skipped, statement = _items(source, sections)
         made += found
         splits += statement
         rows.append(
@@ -79,7 +89,7 @@ def items(config: ItemsConfig, context: Context, out: Path) -> Outcome:
     return Outcome(figures, [item.licence for item in made])
 
 
-def _items(source: ItemSource):
+def _items(source: ItemSource, sections: dict[str, Artifact] | None):
     """(items, rows that gave none by reason, sentences on the split) of one source."""
     if source.builtin == "almanac":
         from endonym.synth import almanac
@@ -118,10 +128,16 @@ def _items(source: ItemSource):
             tasks=source.tasks or bylaws.TASKS,
         )
         return found[: source.amount], {}, [bylaws.split_statement(source.language)]
+    if source.builtin == "sections":
+        from endonym.synth import definitions
+
+        chosen = definitions.of_halves(plugged_in(sections), source.groups)
+        found = definitions.items(chosen, source.split)
+        return found[: source.amount], {}, [definitions.split_statement(chosen)]
     if not source.catalog or source.path is None:
         raise RecipeError(
             "a source of items is incomplete",
-            wanted='builtin = "almanac" | "handbook" | "bylaws", or catalog = "NAME" with path = "FILE"',
+            wanted='builtin = "almanac", "handbook", "bylaws" or "sections", or catalog = "NAME" with path',
         )
     from endonym.tasks import catalog
 
@@ -129,4 +145,11 @@ def _items(source: ItemSource):
     return found, skipped, [f"{source.catalog}: an evaluation set; none of its rows is trained on."]
 
 
-STAGE = Stage(name="items", version=1, kind="items", config=ItemsConfig, slots={}, function=items)
+STAGE = Stage(
+    name="items",
+    version=1,
+    kind="items",
+    config=ItemsConfig,
+    slots={"sections": Slot("sections", many=True, optional=True)},
+    function=items,
+)

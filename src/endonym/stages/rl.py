@@ -176,6 +176,10 @@ def rl(
     rollouts/NNNNNN.parquet holds every batch as it was drawn and judged (rollouts/record.py), rollouts.jsonl
     the answers to the first prompt of a few batches, from the run's beginning to its end, for readers.
 
+    With context.server every batch is answered by a server of the weights as they stand
+    (rollouts/answering.py), and the figure answered_by says so. DataError, before anything is drawn, where
+    it cannot tell the log-probabilities of what it draws from.
+
     Figures besides the loop's: rewards: of each part and the whole the mean over the first and the last
     tenth of the steps; prompts, too_long (left out), discarded, failed, truncated (shares of
     what was drawn), text_steps, and judged_by: what the rewards say of themselves (a rubric of its judge).
@@ -193,9 +197,11 @@ def rl(
     if launch.wanted(context):
         return launch.spread(STAGE, config, context, out, inputs)
 
+    from endonym.engine.answered import answered_by
     from endonym.model import hf
     from endonym.model.device import settled
     from endonym.rewards.mix import mix
+    from endonym.rollouts.answering import server_of
     from endonym.rollouts.draw import Draw
     from endonym.rollouts.groups import Groups
     from endonym.rollouts.order import Order
@@ -221,6 +227,7 @@ def rl(
         environment=environment,
         reference=hf.load(model.path).eval() if config.beta else None,
         at_once=groups_at_once * config.group,
+        server=server_of(context, STAGE.name, model.address, config, exporter(words)),
     )  # fmt: skip
     tools = [None if one is None else one.address for one in (library, embedder)]
     started = [model.address, config.reward, *tools]
@@ -247,6 +254,7 @@ def rl(
     for name, share in figures.pop("failed_by_part").items():
         said[name]["failed"] = share
     figures |= {"prompts": len(order), "too_long": too_long, "judged_by": said}
+    figures |= answered_by(context.scratch)
     shutil.copytree(folder, out / "rollouts", ignore=shutil.ignore_patterns("*.partial"))
     loader.write_log(out / "rollouts.jsonl", taken)
     data = {**prompts, **{f"knowledge.{label}": one for label, one in knowledge.items()}}

@@ -42,6 +42,10 @@ class SectionSource(Config):
     split: Literal["", "train", "test"] = ""
     """Of files: sections whose hash falls into `held_out` are "test", the others "train", "" is all."""
     held_out: float = Field(default=0.02, gt=0, lt=1)
+    definitions: bool = False
+    """Of files: not their sections, but the terms that these define (synth/definitions.py)."""
+    longest: int | None = Field(default=None, gt=0)
+    """Of files: only sections, or meanings of terms, of at most so many characters."""
 
     @property
     def shown(self) -> str:
@@ -123,7 +127,15 @@ def _of(source: SectionSource, quarantine: float) -> tuple[list["Section"], Coun
         return list(_handbook(source.language)), Counter()
     left_out: Counter[str] = Counter()
     found = list(_read(source, left_out, quarantine))
-    return [section for section in found if source.takes(section)], left_out
+    if source.definitions:
+        from endonym.synth import definitions
+
+        found, others = definitions.definitions(found)
+        left_out += others
+    found = [section for section in found if source.takes(section)]
+    short = [one for one in found if source.longest is None or len(one.text) <= source.longest]
+    left_out["too long"] += len(found) - len(short)
+    return short, +left_out
 
 
 def _handbook(language: str) -> Iterator["Section"]:
@@ -211,7 +223,7 @@ def _check(source: SectionSource) -> None:
             wanted='language = "th"',
         )
     of_files, of_bylaws = (
-        ("format", "licence", "books", "split", "held_out"),
+        ("format", "licence", "books", "split", "held_out", "definitions", "longest"),
         ("groups", "edition", "seed"),
     )
     others = {"handbook": of_files + of_bylaws, "bylaws": (*of_files, "optional")}

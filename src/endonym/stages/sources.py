@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from endonym.core.artifact import Artifact
-from endonym.core.config import Config, ExternalPath
+from endonym.core.config import Config, ExternalPath, nearest
 from endonym.core.errors import DataError, RecipeError
 from endonym.stages.tally import Tally
 
@@ -34,10 +34,11 @@ class Deduplicate(Config):
 
 
 class Source(Config):
-    """One of: builtin = "almanac" | "handbook" | "bylaws"; path = "FILE, FOLDER or PATTERN"; hub =
-    "ORG/NAME"."""
+    """One of: builtin = "almanac" | "handbook" | "bylaws" | "sections"; path = "FILE, FOLDER or PATTERN";
+    hub = "ORG/NAME"."""
 
-    builtin: Literal["", "almanac", "handbook", "bylaws"] = ""
+    builtin: Literal["", "almanac", "handbook", "bylaws", "sections"] = ""
+    """sections: what is plugged in as such, of real laws (synth/definitions.py)."""
     path: ExternalPath | None = None
     hub: str = ""
     """A dataset of the Hugging Face Hub. Its name, revision and files bear identity, its bytes do
@@ -72,18 +73,22 @@ class Source(Config):
     turns: int = Field(default=1, gt=0)
     """Of the almanac's conversations: 1, 2 ... up to so many questions each, in turn."""
     tasks: list[str] = []
-    """Skills of the almanac; empty: all that it writes about in the language. Of the bylaws: act, fine."""
+    """Skills of the almanac; empty: all that it writes about in the language. Of the bylaws: act, fine. Of
+    sections what is made of them: as documents whole, passage, question, search; as conversations
+    question, search; empty: the first."""
     skip: list[str] = []
     """Skills left out of these."""
     forms: list[str] = []
     """Forms of the almanac's conversations; empty: all."""
     groups: list[str] = []
     """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py). Of practice,
-    search episodes are made (synth/searches.py), as many as `amount` says."""
+    search episodes are made (synth/searches.py), as many as `amount` says. Of sections that are
+    definitions: halves of a law's terms, asked and text; empty: both."""
     top: int = Field(default=3, gt=0)
-    """Of the bylaws' searches: sections that one of them finds."""
+    """Of searches: sections that one of them finds."""
     seed: int = 0
-    """Of the bylaws it is the book: another seed, other bylaws and other groups."""
+    """Of the bylaws it is the book: another seed, other bylaws and other groups. Of searches in sections:
+    of their order."""
 
     def skills(self) -> list[str]:
         """The almanac's skills that this source asks for."""
@@ -129,6 +134,42 @@ def statute_rows(
                 wanted="amount = 2000",
             )
         yield from searches(source.language, ["practice"], top=source.top, **how)
+
+
+def section_rows(
+    source: Source,
+    sections: dict[str, Artifact] | None,
+    makers: dict[str, Callable[..., Iterable[Any]]],
+) -> Iterator[Any]:
+    """Rows of a source of sections: what each of its tasks makes of them, one after another.
+
+    makers: by task; of "search" what takes top and seed too
+    """
+    from endonym.synth.definitions import of_halves
+
+    chosen = of_halves(plugged_in(sections), source.groups)
+    for task in source.tasks or list(makers)[:1]:
+        if task not in makers:
+            raise RecipeError(
+                f"nothing of the kind {task!r} is made of sections here",
+                where=f"source {source.shown}: tasks",
+                do=nearest(task, list(makers)),
+            )
+        how = {"top": source.top, "seed": source.seed} if task == "search" else {}
+        yield from makers[task](chosen, **how)
+
+
+def plugged_in(sections: dict[str, Artifact] | None) -> list[Any]:
+    """All sections of the input `sections`."""
+    from endonym.data.sections import read_sections
+
+    if not sections:
+        raise RecipeError(
+            "there are no sections to make rows of",
+            where='builtin = "sections"',
+            wanted='sections = ["@..."] of a stage `sections`',
+        )
+    return [row for one in sections.values() for row in read_sections(one.file("sections.parquet"))]
 
 
 def named_groups(groups: list[str]) -> list[str]:
@@ -256,10 +297,10 @@ PLACES = {
     "revision": ("hub",),
     "files": ("hub",),
     **dict.fromkeys(("columns", "scores", "unit", "catalog", "licence"), FILES),
-    **dict.fromkeys(("tasks", "seed"), ("almanac", "fluency", "bylaws")),
+    **dict.fromkeys(("tasks", "seed"), ("almanac", "fluency", "bylaws", "sections")),
     "skip": ("almanac", "fluency"),
     **dict.fromkeys(("turns", "forms"), ("almanac",)),
-    **dict.fromkeys(("groups", "top"), ("bylaws",)),
+    **dict.fromkeys(("groups", "top"), ("bylaws", "sections")),
     "damage": ("fluency",),
     "optional": ("handbook",),
 }

@@ -54,7 +54,7 @@ def states(
     from endonym.eval.needles import longest
     from endonym.model import hf
     from endonym.model.device import place
-    from endonym.rollouts.packing import packed
+    from endonym.rollouts.pieces import PackedPieces, answered, least_padding
     from endonym.rollouts.states import write
     from endonym.rollouts.teacher import Teacher
     from endonym.stages.teaching import asked_stores
@@ -101,8 +101,10 @@ def states(
 
     def run(part: range) -> "list[Tensor]":
         pairs = asked(read, rows[part.start : part.stop])
-        batch, places = packed(pairs, [1.0] * len(pairs), most)
-        found = teaching.states(batch).cpu()
+        pieces = [answered(prompt, answer, 1.0) for prompt, answer in pairs]
+        packed = PackedPieces(pieces, most, fit=least_padding)
+        found = teaching.states(packed.part()).cpu()
+        places = [place.last(len(answer)) for place, (_, answer) in zip(packed.places, pairs)]
         return [found[each.slice] for each in places]
 
     pairs = asked(plain, rows)

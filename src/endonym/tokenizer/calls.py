@@ -1,7 +1,4 @@
-"""Tool calls in an assistant's words, and what a template writes after a turn that made some.
-
-    text of a turn  -> message with tool_calls       parse_reply
-    tools' answers  -> ids that follow the turn      encode_answers
+"""Tool calls in an assistant's words: text of a turn -> message with tool_calls.
 
 The form is that of Hermes and Qwen, which chat.CHATML writes too: <tool_call>{"name": ...,
 "arguments": {...}}</tool_call>, any number of them. A model writes what it likes, so whatever is not
@@ -14,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from endonym.core.errors import DataError
-from endonym.tokenizer.folder import Messages, Tokenizer
+from endonym.tokenizer.folder import Tokenizer
 from endonym.tokenizer.messages import split_thoughts
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -133,51 +130,6 @@ def _depth(value: Any) -> int:
     return depth
 
 
-# --- what follows a turn ------------------------------------------------------------------------
-
-
-def encode_answers(
-    tokenizer: Tokenizer,
-    messages: Messages,
-    said: int,
-    tools: list[dict] | None = None,
-    **variables: Any,
-) -> list[int]:
-    """Ids that follow the assistant's turn messages[said - 1]: the messages after it as the template
-    renders them there, up to and including the next generation prompt.
-
-    The turn itself need not be given as it was drawn: it is not encoded, only its end is looked for, by
-    counting turn ends. So the template may change what stands before (drop thoughts, write a call's JSON
-    otherwise). Control strings in what is told are content.
-    """
-    plain, tools, mark = tokenizer._unmistakable(messages, tools)
-    parts = [(said, False), (len(plain), True)]
-    before, whole = tokenizer._rendered(plain, parts, tools, variables)
-    ends, found = (_turn_ends(tokenizer, text) for text in (before, whole))
-    after = before[ends[-1] :] if ends else before
-    for token in map(tokenizer.backend.id_to_token, tokenizer.stop_ids):
-        after = after.replace(
-            token, ""
-        )  # the end of a conversation that is over, and the turn's own
-    if after.strip() or len(found) < len(ends):
-        raise DataError(
-            "the chat template does not end an assistant's turn with calls at a stop token",
-            got=repr(before[-60:]),
-            do="use a template that does, or chat.with_chat(tokenizer)",
-        )
-    # From the stop token on, so that the tokenizer knows that it is in the middle of a text
-    return tokenizer._encode_row(whole[found[len(ends) - 1] :], [], {}, mark)[0][1:]
-
-
-def _turn_ends(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Where the tokens that end a turn begin in a rendered text."""
-    return [
-        match.start()
-        for match in tokenizer._control_pattern.finditer(text)
-        if tokenizer.special(match.group()) == tokenizer.turn_end_id
-    ]
-
-
 def check_calls(tokenizer: Tokenizer, tools: Sequence[dict[str, Any]]) -> None:
     """Once before a run with tools: the template shows them, writes a call in the form that parse_reply
     reads, and shows what a tool answers. DataError says which of them it does not.
@@ -198,7 +150,7 @@ def check_calls(tokenizer: Tokenizer, tools: Sequence[dict[str, Any]]) -> None:
         raise DataError("the chat template does not show a model its tools", wanted=name, do=do)
     try:
         rows = tokenizer.training_rows(talk, tools)
-        told = tokenizer.decode(encode_answers(tokenizer, talk, 2, tools))
+        told = tokenizer.decode(tokenizer.encode_answers(talk, 2, tools))
     except DataError as error:
         raise DataError(
             "the chat template has no turns for tools", got=str(error).splitlines()[0], do=do

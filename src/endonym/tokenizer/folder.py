@@ -18,8 +18,7 @@ several training rows, so that every turn is learnt as it will be sampled (turns
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -29,24 +28,15 @@ from tokenizers import Tokenizer as Backend
 
 from endonym.core.config import nearest
 from endonym.core.errors import DataError
-from endonym.tokenizer import chat
-from endonym.tokenizer.backend import (
-    check_size,
-    prefix_rule,
-    read_backend,
-    regex_limit,
-    without_prefix,
-)
+from endonym.tokenizer import chat, files
+from endonym.tokenizer.backend import read_backend, regex_limit
+from endonym.tokenizer.control import Control
 from endonym.tokenizer.messages import PLACEHOLDERS, broken, checked, unweighted, weights
 from endonym.tokenizer.render import render_parts
 from endonym.tokenizer.turns import starts, training_texts
 
-NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Ends of documents by family: GPT-2 and Qwen, Llama 3, Llama 2 and Mistral, Gemma."""
-
-MAX_CONFIG = 1 << 24
-"""Bytes of a file beside tokenizer.json."""
 
 Messages = Sequence[dict[str, Any]]
 
@@ -61,7 +51,6 @@ class Tokenizer:
 
     def __init__(self, backend: Backend, named: dict[str, str], template: str | None = None):
         self.backend, self.named, self.template = backend, dict(named), template
-        self._short: dict[tuple[str, bool], list[int]] = {}
 
     # --- folder ---------------------------------------------------------------------------------
 
@@ -79,30 +68,16 @@ class Tokenizer:
                 do="give a Hugging Face folder, or convert the tokenizer first",
             )
         backend = read_backend(file)
-        config = _read_json(folder / "tokenizer_config.json")
-        config = _read_json(folder / "special_tokens_map.json") | config
-        named = {name: _content(config[name], folder) for name in NAMED if config.get(name)}
-        return cls(backend, named, _read_template(folder, config))
+        config = files.read_config(folder)
+        named = files.named_tokens(config, folder)
+        return cls(backend, named, files.read_template(folder, config))
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja.
-
-        The class is written as PreTrainedTokenizerFast: model-specific classes (LlamaTokenizer,
-        Qwen2Tokenizer) rebuild the pre-tokenizer from their own source and would lose ours.
-        """
+        """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": 10**30,
-            **self.named,
-        }
-        _write_json(folder / "tokenizer_config.json", config)
-        _write_json(folder / "special_tokens_map.json", self.named)
-        if self.template is not None:
-            (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+        files.write(folder, self.named, self.template)
 
     @cached_property
     def identity(self) -> str:
@@ -173,13 +148,13 @@ class Tokenizer:
 
     def encode(self, text: str, *, literal: bool = False) -> list[int]:
         """Ids of a text, nothing added. `literal`: control strings in it are ordinary characters."""
-        backend = self._literal[0] if literal else self.backend
+        backend = self.control.blind[0] if literal else self.backend
         with regex_limit():
             return backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str], *, literal: bool = False) -> list[list[int]]:
         """encode() of many texts, in parallel."""
-        backend = self._literal[0] if literal else self.backend
+        backend = self.control.blind[0] if literal else self.backend
         with regex_limit():
             found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
@@ -279,11 +254,37 @@ class Tokenizer:
         (text,) = self._rendered(messages, [(len(messages), False)], tools, variables)
         return self._encode_row(text, [], {}, mark)[0]
 
+    def encode_answers(
+        self, messages: Messages, said: int, tools: list[dict] | None = None, **variables: Any
+    ) -> list[int]:
+        """Ids that follow the assistant's turn messages[said - 1]: the messages after it as the template
+        renders them there, up to and including the next generation prompt.
+
+        The turn itself need not be given as it was drawn: it is not encoded, only its end is looked for,
+        by counting turn ends. So the template may change what stands before (drop thoughts, write a call's
+        JSON otherwise).
+        """
+        plain, tools, mark = self._unmistakable(messages, tools)
+        before, whole = self._rendered(plain, [(said, False), (len(plain), True)], tools, variables)
+        ends, found = self._turn_ends(before), self._turn_ends(whole)
+        after = before[ends[-1] :] if ends else before
+        # the turn's own end, and that of a conversation that is over
+        for token in map(self.backend.id_to_token, self.stop_ids):
+            after = after.replace(token, "")
+        if after.strip() or len(found) < len(ends):
+            raise DataError(
+                "the chat template does not end an assistant's turn with calls at a stop token",
+                got=repr(before[-60:]),
+                do="use a template that does, or chat.with_chat(tokenizer)",
+            )
+        # From the stop token on, so that the tokenizer knows that it is in the middle of a text
+        return self._encode_row(whole[found[len(ends) - 1] :], [], {}, mark)[0][1:]
+
     def _unmistakable(
         self, messages: Messages, tools: list[dict] | None
     ) -> tuple[list[dict[str, Any]], list[dict] | None, str]:
         messages = unweighted(checked(messages, self._has_placeholder))
-        return broken(messages, tools, self._control_pattern)
+        return broken(messages, tools, self.control.pattern)
 
     def _rendered(
         self,
@@ -307,71 +308,22 @@ class Tokenizer:
         """Whether the template's placeholder for a kind of part is a control token; a template that
         writes another than ours is left to itself."""
         token = PLACEHOLDERS[kind]
-        return token in self._control or token not in (self.template or "")
+        return token in self.control.ids or token not in (self.template or "")
 
     def _turn_over(self, text: str, begin: int) -> int | None:
         """Where the turn that begins at `begin` is over, its stop token included."""
-        for match in self._control_pattern.finditer(text, begin):
-            if self.special(match.group()) in self.stop_ids:
-                return match.end()
-        return None
+        found = self.control.found(text, begin)
+        return next((end for _, end, number in found if number in self.stop_ids), None)
+
+    def _turn_ends(self, text: str) -> list[int]:
+        """Where the tokens that end a turn begin in a rendered text."""
+        found = self.control.found(text)
+        return [begin for begin, _, number in found if number == self.turn_end_id]
 
     def _encode_row(
         self, text: str, borders: list[int], learnt: dict[int, float], mark: str
     ) -> tuple[list[int], list[float]]:
-        """Ids of a rendered text, encoded apart on both sides of each border, and their weights: that
-        of each offset in `learnt` from there to the stop token after it, else 0."""
-        ids: list[int] = []
-        worth: list[float] = []
-        waiting, weight = sorted(learnt), 0.0
-        for offset, piece, control, fresh in self._stretches(text, borders):
-            if waiting and offset >= waiting[0]:
-                weight = learnt[waiting.pop(0)]
-            new = [control] if control is not None else self._encode_stretch(piece, mark, fresh)
-            ids += new
-            worth += [weight] * len(new)
-            if control in self.stop_ids:
-                weight = 0.0
-        return ids, worth
-
-    def _stretches(self, text: str, cuts: list[int]) -> Iterator[tuple[int, str, int | None, bool]]:
-        """(offset, piece, id or None, fresh): control tokens and the plain stretches between them.
-
-        fresh: whether a tokenizer with a dummy prefix puts it before this stretch. lstrip and rstrip
-        of an added token take the white space beside it, as in the backend.
-        """
-        place, borders = 0, [*cuts, len(text)]
-
-        def plain(begin: int, end: int) -> Iterator[tuple[int, str, int | None, bool]]:
-            for border in borders:
-                if begin < min(border, end):
-                    fresh = begin not in cuts and (begin == 0 or self._prefix == "each")
-                    yield begin, text[begin : min(border, end)], None, fresh
-                    begin = min(border, end)
-
-        for match in self._control_pattern.finditer(text):
-            token = self._control[match.group()]
-            end, after = match.start(), match.end()
-            if token.lstrip:
-                end = place + len(text[place:end].rstrip())
-            yield from plain(place, max(end, place))
-            yield match.start(), match.group(), self.special(token.content), False
-            if token.rstrip:
-                after += len(text[after:]) - len(text[after:].lstrip())
-            place = after
-        yield from plain(place, len(text))
-
-    def _encode_stretch(self, piece: str, mark: str, fresh: bool) -> list[int]:
-        """Ids of plain text; the template's short pieces recur and are remembered."""
-        key = (piece, fresh)
-        if (known := self._short.get(key)) is not None:
-            return known
-        backend = self._literal[0 if fresh else 1]
-        with regex_limit():
-            ids = backend.encode(piece.replace(mark, "") if mark else piece).ids
-        if len(piece) <= 24 and len(self._short) < 4096 and not mark:
-            self._short[key] = ids
-        return ids
+        return self.control.encode(text, borders, learnt, mark, self.stop_ids)
 
     # --- what is derived once -------------------------------------------------------------------
 
@@ -388,45 +340,13 @@ class Tokenizer:
         return chat.turn_end(self.render, [token.content for token in self._added])
 
     @cached_property
-    def _control(self) -> dict[str, AddedToken]:
+    def control(self) -> Control:
         """Tokens that only a template or this class may write: special ones and the named ones."""
-        names = {*self.named.values(), self._turn_end, *DOCUMENT_ENDS}
-        return {t.content: t for t in self._added if t.special or t.content in names}
+        return Control(self.backend, {*self.named.values(), self._turn_end, *DOCUMENT_ENDS})
 
     @cached_property
     def _control_ids(self) -> set[int]:
-        return {self.special(content) for content in self._control}
-
-    @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._control, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-    @cached_property
-    def _prefix(self) -> str:
-        """The dummy-prefix rule: "none", "first" (text start only) or "each" (after control too)."""
-        # the parts' own state: the whole tokenizer's would hold the vocabulary, most of a second of JSON
-        parts = {name: getattr(self.backend, name) for name in ("normalizer", "pre_tokenizer")}
-        return prefix_rule(
-            {name: part and json.loads(part.__getstate__()) for name, part in parts.items()}
-        )
-
-    @cached_property
-    def _literal(self) -> tuple[Backend, Backend]:
-        """Backends blind to control strings: at a fresh start, and in the middle of a text."""
-        state = json.loads(self.backend.to_str())
-        for token in state["added_tokens"]:
-            token["special"] = token["special"] or token["content"] in self._control
-        state["post_processor"] = None
-        fresh = Backend.from_str(json.dumps(state))
-        fresh.encode_special_tokens = True
-        if self._prefix == "none":
-            return fresh, fresh
-        for part in ("normalizer", "pre_tokenizer"):
-            state[part] = without_prefix(state[part])
-        inner = Backend.from_str(json.dumps(state))
-        inner.encode_special_tokens = True
-        return fresh, inner
+        return set(self.control.ids.values())
 
     def _no_template(self, wanted: str) -> DataError:
         return DataError(
@@ -434,47 +354,3 @@ class Tokenizer:
             wanted="chat_template.jinja in the tokenizer's folder",
             do="add one: endonym.tokenizer.chat.with_chat(tokenizer)",
         )
-
-
-def _content(token: Any, folder: Path) -> str:
-    """A named token as a string; some folders write {"content": "</s>", "lstrip": false, ...}."""
-    text = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(text, str):
-        raise DataError("a named token is not a string", where=folder, got=repr(token)[:80])
-    return text
-
-
-def _read_template(folder: Path, config: dict) -> str | None:
-    file = folder / "chat_template.jinja"
-    template = config.get("chat_template")
-    if file.is_file():
-        check_size(file, MAX_CONFIG)
-        try:
-            template = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError("the chat template is not UTF-8", where=file, got=error) from None
-    if isinstance(template, list):  # several, by name
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
-    if not isinstance(template, str | None):
-        raise DataError(
-            "the chat template is not a string", where=folder, got=type(template).__name__
-        )
-    return template
-
-
-def _read_json(file: Path) -> dict:
-    if not file.is_file():
-        return {}
-    check_size(file, MAX_CONFIG)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError("a file of the tokenizer is no JSON", where=file, got=error) from None
-    if not isinstance(found, dict):
-        raise DataError("a file of the tokenizer is no JSON object", where=file)
-    return found
-
-
-def _write_json(file: Path, value: dict) -> None:
-    file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -153,7 +153,7 @@ class Growth:
         Letters are numbered in order of their first line, then by id. Runs of one letter are left out:
         there is nothing to merge in them.
         """
-        blind = Tokenizer(self.backend(), self.old.named)._literal[1]
+        blind = Tokenizer(self.backend(), self.old.named).control.blind[1]
         tables = self.units.tables(self.vocabulary, self.state["added_tokens"], self.script)
         letter_of = np.full(self.next_id, -1, dtype=np.int64)
         out: list[str] = []

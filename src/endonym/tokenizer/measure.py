@@ -195,7 +195,7 @@ class _Costs:
     def _with_unknown(self, texts: list[str]) -> tuple[int, int]:
         """For vocabularies that cannot write everything: <unk> covers none of its characters."""
         tokens = lost = 0
-        literal = self.tokenizer._literal[0]
+        literal = self.tokenizer.control.blind[0]
         for found in literal.encode_batch(texts, add_special_tokens=False):
             tokens += len(found.ids)
             for at, number in enumerate(found.ids):

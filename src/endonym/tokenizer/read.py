@@ -22,8 +22,7 @@ from typing import Any
 from tokenizers import AddedToken, models
 
 from endonym.core.errors import DataError, RecipeError
-from endonym.tokenizer import convert, families
-from endonym.tokenizer import folder as hf
+from endonym.tokenizer import convert, families, files
 from endonym.tokenizer.backend import MAX_TOKENIZER, check_size, read_backend
 from endonym.tokenizer.check import check
 from endonym.tokenizer.folder import Tokenizer
@@ -192,8 +191,7 @@ def _pair(file: Path, given: families.Family | None) -> Tokenizer:
     lines = _bytes(folder / "merges.txt").decode("utf-8", "replace").split("\n")
     lines = [line.removesuffix("\r") for line in lines]
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    config = hf._read_json(folder / "special_tokens_map.json")
-    config |= hf._read_json(folder / "tokenizer_config.json")
+    config = files.read_config(folder)
     family = given or _family(config, len(vocabulary), folder)
     added = _added(folder, config, vocabulary, family)
     ids = {token["content"]: token["id"] for token in added}
@@ -202,8 +200,8 @@ def _pair(file: Path, given: families.Family | None) -> Tokenizer:
     model = models.BPE(vocab=vocabulary | ids, merges=merges)
     tokens = [AddedToken(**{k: v for k, v in t.items() if k != "id"}) for t in added]
     made = convert.byte_level(model, family, tokens)
-    named = {name: hf._content(config[name], folder) for name in hf.NAMED if config.get(name)}
-    return Tokenizer(made.backend, named or made.named, hf._read_template(folder, config))
+    named = files.named_tokens(config, folder) or made.named
+    return Tokenizer(made.backend, named, files.read_template(folder, config))
 
 
 def _added(folder: Path, config: dict, vocabulary: dict, family: families.Family) -> list[dict]:
@@ -213,11 +211,10 @@ def _added(folder: Path, config: dict, vocabulary: dict, family: families.Family
     if listed:
         found = [flags | {"special": False} | token | {"id": int(n)} for n, token in listed.items()]
     else:
-        plain = hf._read_json(folder / "added_tokens.json")
-        named = {hf._content(config[name], folder) for name in hf.NAMED if config.get(name)}
-        named |= {
-            hf._content(token, folder) for token in config.get("additional_special_tokens") or []
-        }
+        plain = files.read_json(folder / "added_tokens.json")
+        named = set(files.named_tokens(config, folder).values())
+        more = config.get("additional_special_tokens") or []
+        named |= {files.content(token, folder) for token in more}
         named |= {text for text in family.special if text in vocabulary}
         ids = {text: vocabulary[text] for text in named if text in vocabulary} | plain
         found = [flags | {"content": t, "id": n, "special": t in named} for t, n in ids.items()]

@@ -29,7 +29,7 @@ from endonym.core.errors import MachineError, RecipeError
 from endonym.lang.extras import need
 from endonym.model.decoder import Decoder
 from endonym.model.families import Layout, layout
-from endonym.model.hub import config_to, own_config
+from endonym.model.to_hub import config_to, own_config
 from endonym.train.config import Adapter
 from endonym.train.layers import hidden_layers
 

@@ -35,10 +35,11 @@ from endonym.train.foresee import is_out_of_memory
 from endonym.train.gate import Gates
 from endonym.train.health import Fault, Health, not_finite
 from endonym.train.lock import only_one
+from endonym.train.manifest import Progress
 from endonym.train.meter import Meter, NoMeter, losses
 from endonym.train.probe import Probe, Probes
 from endonym.train.schedule import Schedule
-from endonym.train.state import Checkpoints, Progress
+from endonym.train.state import Checkpoints
 from endonym.train.step import learn
 from endonym.train.stop import Stopped, StopRequest
 from endonym.train.trainee import Trainee

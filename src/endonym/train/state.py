@@ -16,20 +16,18 @@ process, once all have said what they wrote, fsynced; the folder fsynced; rename
 only then are old ones removed, by renaming them first. So at every moment the newest `step-*` folder is
 complete and the log is at least as long as it says.
 
-A bit flipped in the payload of a safetensors file loads without a word, so every file is read
-against its hash on resume, and so is the manifest itself. A damaged checkpoint is named, passed over
-for the one before it, and removed once that one has been loaded.
+A damaged checkpoint (manifest.py) is named, passed over for the one before it, and removed once that one
+has been loaded.
 
 Weights that do not learn are not in it: they are the start's, which the settings name.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,42 +36,25 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from endonym.core.artifact import flush, sha256_file
+from endonym.core.artifact import flush
 from endonym.core.errors import EndonymError, MachineError, RecipeError, StoreError
 from endonym.train.config import Keep
+from endonym.train.manifest import (
+    FORMAT,
+    MANIFEST,
+    Progress,
+    apart,
+    entry,
+    sha256_of,
+    verify,
+    verify_log,
+)
 from endonym.train.parallel import Ranks
 from endonym.train.saved import STARTS, Saved, local, own_rows, restore, state_tensors
 
-TENSORS, MODEL, MANIFEST = "state.safetensors", "model", "manifest.json"
-
-FORMAT = 2
-"""Of the manifest. 1, which did not say so: one process, one file, without extras; it still loads."""
+TENSORS, MODEL = "state.safetensors", "model"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands between two steps.
-
-    step:           steps done; the next one is loader.rows(step)
-    tokens:         trained tokens, padding not counted
-    skipped:        steps without an update because loss or gradient was not finite
-    bad_in_row:     how many of these stand at the end, one after another
-    seconds:        time spent in steps, over all attempts of the run
-    metrics_bytes:  length of metrics.jsonl, and
-    metrics_sha256: the hash of these bytes
-    extra:          what else the loop must know again, as JSON
-    """
-
-    step: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    bad_in_row: int = 0
-    seconds: float = 0.0
-    metrics_bytes: int = 0
-    metrics_sha256: str = hashlib.sha256().hexdigest()
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -204,7 +185,7 @@ class Checkpoints:
         held = {key: rows.contiguous() for key, (rows, _) in parts.items()}
         save_file(held, aside / name, {STARTS: json.dumps(starts)} if starts else None)
         flush(aside / name)
-        return {name: _entry(aside / name)}
+        return {name: entry(aside / name)}
 
     def _publish(
         self, aside: Path, target: Path, progress: Progress, files: dict[str, Any]
@@ -212,7 +193,7 @@ class Checkpoints:
         for path in sorted((aside / MODEL).rglob("*")):
             flush(path)
             if path.is_file():
-                files[path.relative_to(aside).as_posix()] = _entry(path)
+                files[path.relative_to(aside).as_posix()] = entry(path)
         if (aside / MODEL).exists():
             flush(aside / MODEL)
         body = {
@@ -222,7 +203,7 @@ class Checkpoints:
             "environment": self._environment,
             "files": files,
         }
-        body["sha256"] = _sha256_of(body)
+        body["sha256"] = sha256_of(body)
         with open(aside / MANIFEST, "w", encoding="utf-8") as file:
             json.dump(body, file, indent=1, ensure_ascii=False)
             file.flush()
@@ -243,7 +224,7 @@ class Checkpoints:
         ranks = self._ranks
         manifest = self._each(lambda: verify(folder, ranks.rank, ranks.size))[0]
         progress = Progress(**manifest["progress"])
-        self._main(lambda: _verify_log(metrics, progress))
+        self._main(lambda: verify_log(metrics, progress))
         return manifest, progress
 
     def _restore(
@@ -266,14 +247,14 @@ class Checkpoints:
             raise StoreError(
                 "the checkpoint belongs to a run with other settings or data",
                 where=folder,
-                wanted=_apart(wanted, found),
-                got=_apart(found, wanted),
+                wanted=apart(wanted, found),
+                got=apart(found, wanted),
                 do=f"give this run another scratch folder, or remove {self.folder}",
             )
         now, then = json.loads(json.dumps(self._environment)), manifest["environment"]
         if now != then:
             self._note(
-                f"resumed under {_apart(now, then)}, saved under {_apart(then, now)}: the result will "
+                f"resumed under {apart(now, then)}, saved under {apart(then, now)}: the result will "
                 "not be bitwise that of an uninterrupted run"
             )
 
@@ -314,66 +295,6 @@ class Checkpoints:
         )
 
 
-def verify(folder: Path, reader: int = 0, readers: int = 1) -> dict[str, Any]:
-    """The manifest of a checkpoint whose every byte is what it was. StoreError names the bad file.
-
-    Of several readers each reads its share of the files.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-        stated = manifest.pop("sha256")
-        files = dict(manifest["files"])
-    except FileNotFoundError:
-        raise StoreError("a file is missing", where=path) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError("the manifest cannot be read", where=path, got=error) from None
-    if stated != _sha256_of(manifest):
-        raise StoreError("the manifest was changed after it was written", where=path)
-    if manifest.get("format", 1) > FORMAT:
-        raise StoreError(
-            "the checkpoint was written by a later release",
-            where=path,
-            wanted=f"format {FORMAT} or earlier",
-            got=f"format {manifest['format']}",
-        )
-    for name, expected in sorted(files.items())[reader::readers]:
-        file = folder / name
-        if not file.exists():
-            raise StoreError("a file is missing", where=file)
-        if file.stat().st_size != expected["bytes"]:
-            raise StoreError(
-                "a file has another length",
-                where=file,
-                wanted=f"{expected['bytes']} bytes",
-                got=f"{file.stat().st_size} bytes",
-            )
-        found = sha256_file(file)
-        if found != expected["sha256"]:
-            raise StoreError(
-                "a file's bytes have changed", where=file, wanted=expected["sha256"], got=found
-            )
-    return manifest
-
-
-def _verify_log(metrics: Path, progress: Progress) -> None:
-    """The log's beginning is what it was when the checkpoint was written; what follows may go."""
-    digest = hashlib.sha256()
-    left = progress.metrics_bytes
-    if metrics.exists():
-        with open(metrics, "rb") as file:
-            while left and (block := file.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
-    if left or digest.hexdigest() != progress.metrics_sha256:
-        raise StoreError(
-            "the metrics log does not contain what the checkpoint has seen",
-            where=metrics,
-            wanted=f"{progress.metrics_bytes} bytes with sha256 {progress.metrics_sha256}",
-            got=f"{progress.metrics_bytes - left} bytes with sha256 {digest.hexdigest()}",
-        )
-
-
 def _refuse_non_finite(tensors: dict[str, Tensor], step: int) -> None:
     for name, tensor in tensors.items():
         tensor = local(tensor)
@@ -383,24 +304,3 @@ def _refuse_non_finite(tensors: dict[str, Tensor], step: int) -> None:
                 where=f"{name} after {step} steps",
                 do="lower learning_rate or lengthen warmup; the checkpoints before it are good",
             )
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-
-
-def _sha256_of(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _apart(one: Any, other: Any) -> Any:
-    """What of `one` is not so in `other`, key by key."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return one
-    missing = object()
-    return {
-        key: _apart(value, other.get(key, missing))
-        for key, value in one.items()
-        if other.get(key, missing) != value
-    } or "nothing of it"
