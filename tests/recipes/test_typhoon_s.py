@@ -132,10 +132,8 @@ def test_the_laptop_scale_asks_in_training_about_no_term_that_it_counts_as_unask
     }
     assert halves["exam_injected"] == halves["exam_told"] == ["text"]
     assert halves["new_questions"] == halves["exam_known"] == halves["law_dialogues"] == ["asked"]
-    assert set(laptop.nodes["agentic"].settings["prompts"].values()) == {
-        "@known_questions",
-        "@new_questions",
-    }
+    asked = set(laptop.nodes["agentic"].settings["prompts"].values())
+    assert asked == {"@known_questions", "@new_questions", "@practice_questions"}
 
 
 def test_a_changed_rate_changes_only_what_follows(tmp_path):

@@ -14,10 +14,12 @@ SAID = {"role": "assistant", "content": "has a large population"}
 
 def test_the_last_assistants_turn_is_the_answer():
     again = {"role": "user", "content": "and the water"}
-    assert parted(Conversation("a", [USER, SAID, again, SAID])) == ([USER, SAID, again], SAID)
-    assert parted(Conversation("b", [USER, SAID, again])) == ([USER], SAID)
-    assert parted(Conversation("c", [USER])) == ([USER], None)
-    assert parted(Prompt("d", [USER, SAID, again])) == ([USER, SAID, again], None)
+    assert parted(Conversation("a", [USER, SAID, again, SAID])) == [([USER, SAID, again], SAID)]
+    assert parted(Conversation("b", [USER, SAID, again])) == [([USER], SAID)]
+    assert parted(Conversation("c", [USER])) == [([USER], None)]
+    assert parted(Prompt("d", [USER, SAID, again])) == [([USER, SAID, again], None)]
+    every = parted(Conversation("e", [USER, SAID, again, SAID]), every=True)
+    assert every == [([USER], SAID), ([USER, SAID, again], SAID)]
 
 
 TOOL = {
@@ -49,6 +51,11 @@ def test_of_a_conversation_with_tools_all_before_the_last_words_is_the_prompt(tm
     both = [*made.prompt(0).tolist(), *made.answer(0).tolist()]
     assert both == ids[: len(both)]
     # a call that comes last is an answer as well
+    both_turns = Asked.build(tmp_path / "c", [row], words, key="k", every=True)
+    assert len(both_turns) == 2 and len(made) == 1
+    assert "search_law" in words.decode(both_turns.answer(0).tolist())
+    assert words.decode(both_turns.prompt(0).tolist()).endswith("assistant\n")
+    assert both_turns.answer(1).tolist() == made.answer(0).tolist()
     last = Asked.build(tmp_path / "b", [Conversation("b", messages[:2])], words, key="k")
     assert "search_law" in words.decode(last.answer(0).tolist())
 

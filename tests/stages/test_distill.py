@@ -196,6 +196,24 @@ def test_a_mixture_shares_out_the_rows(tmp_path, inputs):
         run(tmp_path, inputs, "wrong", mixture={"chats": 1})
 
 
+def test_every_turn_of_a_conversation_can_be_asked(tmp_path, inputs):
+    turns = [
+        {"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")
+    ]
+    rows = [Conversation(f"c{n}", turns, "en", "c", "CC0-1.0") for n in range(4)]
+    inputs["data"] = {
+        "talks": artifact(tmp_path / "t", "conversations.parquet", "conversations", rows)
+    }
+    for name, count in (("last", 4), ("every", 12)):
+        found, _ = run(tmp_path, inputs, name, turns=name, steps=None, epochs=1, lmbda=0)
+        assert found.figures["drawn"]["rows"] == count
+        prefixed, _ = run(
+            tmp_path, inputs, f"{name}_prefixed", turns=name, steps=None, epochs=1, lmbda=0,
+            teacher_prompt_prefix="Be brief.",
+        )  # fmt: skip
+        assert prefixed.figures["drawn"]["rows"] == count
+
+
 def test_epochs_count_all_prompts(tmp_path, inputs):
     found, _ = run(tmp_path, inputs, steps=None, epochs=2, lmbda=0, rows_per_step=9)
     assert found.figures["steps"] == 4

@@ -166,3 +166,18 @@ def test_the_real_acts_make_a_table(tmp_path):
     found, outcome = made(tmp_path, source)
     assert outcome.figures["books"] >= 33 and len(found) > 4300
     assert outcome.figures["sources"][0]["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    "name, language, laws, terms, short",
+    [("thai_law_acts", "th", 28, 275, 157), ("law_kr", "ko", 55, 318, 274)],
+)
+def test_real_laws_define_terms(tmp_path, name, language, laws, terms, short):
+    file = shared() / f"text/{language}/{name}.jsonl.gz"
+    if not file.is_file():
+        pytest.skip("the laws are not here")
+    source = {"path": str(file), "format": name, "language": language, "definitions": True}
+    found, outcome = made(tmp_path, source)
+    assert (len(found), outcome.figures["books"]) == (terms, laws)
+    assert all(one.title and one.text and "\n" not in one.text for one in found)
+    assert len(made(tmp_path, source | {"longest": 100})[0]) == short

@@ -13,7 +13,7 @@ from endonym.stages.conversations import ConversationsConfig, conversations
 from endonym.stages.documents import DocumentsConfig, documents
 from endonym.stages.items import ItemsConfig, items
 from endonym.stages.sources import Source
-from endonym.synth import bylaws
+from endonym.synth import almanac, bylaws
 from endonym.tasks.base import Item, read_items, write_items
 
 CONTEXT = Context(console=Console(quiet=True))
@@ -234,6 +234,22 @@ def test_skipped_skills_are_not_asked(tmp_path):
     assert outcome.figures["items"] == 200 and outcome.figures["splits"]
 
     assert "numbers" not in {item.task for item in read_items(out / "items.parquet")}
+
+
+def test_the_almanacs_questions_can_be_text(tmp_path):
+    source = {"builtin": "almanac", "language": "en", "amount": 60, "tasks": ["numbers"]}
+    config = DocumentsConfig.read({"sources": [source | {"forms": ["question"]}]})
+    documents(config, CONTEXT, made(tmp_path), without={})
+    found = texts(tmp_path / "out")
+    assert len(found) == 60 and all(text.count("\n") == 1 for text in found)
+    tested = {
+        item.messages[-1]["content"]
+        for item in almanac.items("en", "test", amount=400, tasks=["numbers"], forms=["question"])
+    }
+    assert not tested & {text.split("\n")[0] for text in found}
+    config = DocumentsConfig.read({"sources": [source | {"forms": ["question"], "split": "test"}]})
+    with pytest.raises(RecipeError, match="no test rows"):
+        documents(config, CONTEXT, made(tmp_path, "test"), without={})
 
 
 def test_a_source_that_says_nothing_is_refused(tmp_path):

@@ -3,7 +3,9 @@
     conversations or prompts -> Asked (ids, once) -> rollouts/distilled.py
 
 Of a conversation the last assistant's turn is the answer and what stands before it the prompt, as in
-TRL's GKD; what follows is left out. A prompt and a conversation without an assistant have no answer.
+TRL's GKD; what follows is left out. Or every assistant's turn is one, asked after all that stands before
+it: where tools are used, the last turn alone shows what to say of an answer and never how to ask for it.
+A prompt and a conversation without an assistant have no answer.
 """
 
 import hashlib
@@ -54,32 +56,37 @@ class Asked(Twofold):
         key: str,
         prefix: str = "",
         variables: dict[str, Any] | None = None,
+        every: bool = False,
     ) -> "Asked":
         """The store of `rows` at `folder`; key names their content.
 
         prefix:    a system text put before every prompt
         variables: of the chat template (Tokenizer.render)
+        every:     all of an assistant's turns are asked, not the last alone
 
         What stands there already is used again (data/shard.built).
         """
         folder = Path(folder)
-        told = json.dumps([FORMAT, key, tokenizer.identity, prefix, variables or {}])
+        told = json.dumps([FORMAT, key, tokenizer.identity, prefix, variables or {}, every])
         identity = hashlib.sha256(told.encode()).hexdigest()
 
         def written(aside: Path) -> dict[str, Any]:
-            return {"kind": "asked"} | write(aside, _read(rows, tokenizer, prefix, variables or {}))
+            asked = _read(rows, tokenizer, prefix, variables or {}, every)
+            return {"kind": "asked"} | write(aside, asked)
 
         built(folder, identity, written)
         return cls(folder)
 
 
-def parted(row: Conversation | Prompt) -> tuple[Messages, dict[str, Any] | None]:
-    """(prompt, answer) of a row; None: it has no answer."""
+def parted(
+    row: Conversation | Prompt, every: bool = False
+) -> list[tuple[Messages, dict[str, Any] | None]]:
+    """(prompt, answer) of a row's last turn, or of every one; None: it has no answer."""
     if isinstance(row, Conversation):
         turns = [n for n, message in enumerate(row.messages) if message["role"] == "assistant"]
         if turns:
-            return row.messages[: turns[-1]], row.messages[turns[-1]]
-    return row.messages, None
+            return [(row.messages[:n], row.messages[n]) for n in (turns if every else turns[-1:])]
+    return [(row.messages, None)]
 
 
 def prefixed(messages: Messages, prefix: str) -> Messages:
@@ -117,10 +124,10 @@ def _read(
     tokenizer: Tokenizer,
     prefix: str,
     variables: dict[str, Any],
+    every: bool,
 ) -> Iterator[tuple[tuple[list[int], list[int]], str, str]]:
-    """((prompt, answer), language, source) of every row."""
-    for row in rows:
-        messages, answer = parted(row)
+    """((prompt, answer), language, source) of every turn that is asked."""
+    for row, messages, answer in ((row, *one) for row in rows for one in parted(row, every)):
         try:
             if not messages:
                 raise DataError("there is nothing to ask", wanted="a message before the answer")

@@ -49,6 +49,9 @@ class DistillConfig(TrainConfig):
     teacher's distribution on them (METHODS 0.5)."""
     references: Literal["data", "teacher"] = "data"
     """Who answers the others: the data, or the teacher, drawn when they are needed."""
+    turns: Literal["last", "every"] = "last"
+    """Of a conversation the last assistant's turn is answered, as released, or every one, each after all
+    that the data has before it."""
     sampling: Draw = Draw()
     beta: float = Field(default=0.0, ge=0, le=1)
     """0: forward KL(teacher || student); 1: reverse; between: Jensen-Shannon (methods/divergence.py)."""
@@ -97,8 +100,8 @@ def distill(
     Each step takes rows_per_step prompts, draws the student's answers to a share lmbda of them, and learns
     the teacher's distribution on every answer's tokens (rollouts/distilled.py, methods/distill.py).
 
-    Of a conversation the last assistant's turn is answered, by the data or anew, and all before it, tools
-    and earlier turns included, is the prompt (rollouts/asked.py).
+    Of a conversation the last assistant's turn (or every one) is answered, by the data or anew, and all
+    before it, tools and earlier turns included, is the prompt (rollouts/asked.py).
 
     With context.offload teacher and student are on the device in turn, the states between them in the
     host's memory. In several processes the teacher's weights are divided among them as the student's are.
@@ -143,7 +146,9 @@ def distill(
     words = Tokenizer.load(model.path)
     check_template(words)
     net = hf.load(model.path)
-    asked = asked_stores(data, words, context, template=config.template)
+    asked = asked_stores(
+        data, words, context, template=config.template, every=config.turns == "every"
+    )
     if states is None:
         view = live(config, context, words, net, teacher, data, asked)
     else:

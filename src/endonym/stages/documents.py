@@ -68,6 +68,14 @@ def _builtin(source: Source, sections: dict[str, Artifact] | None) -> Iterator:
             raise RecipeError(
                 "the almanac needs to know how many documents", wanted="amount = 9000"
             )
+        if source.forms:
+            return almanac.asked(
+                source.language,
+                seed=source.seed,
+                amount=source.amount,
+                tasks=source.skills(),
+                forms=source.forms,
+            )
         return almanac.documents(
             source.language,
             split=source.split or "train",

@@ -79,7 +79,8 @@ class Source(Config):
     skip: list[str] = []
     """Skills left out of these."""
     forms: list[str] = []
-    """Forms of the almanac's conversations; empty: all."""
+    """Forms of the almanac's conversations; empty: all. Of its documents: such training questions with
+    their answers, as plain text, instead of sentences."""
     groups: list[str] = []
     """Groups of the bylaws' towns: old, read, asked, text, never, practice (synth/bylaws.py). Of practice,
     search episodes are made (synth/searches.py), as many as `amount` says. Of sections that are
@@ -306,7 +307,7 @@ PLACES = {
 }
 """Settings that only some places of a source know; all others know every one."""
 KINDS = {"scores": "Document", "unit": "Document"} | dict.fromkeys(
-    ("catalog", "turns", "forms"), "Conversation"
+    ("catalog", "turns"), "Conversation"
 )
 """Settings that only rows of one kind have a use for."""
 UNHEARD = {("bylaws", "Document"): ("tasks",)}
@@ -346,7 +347,9 @@ def _check(source: Source, kind: type) -> None:
             got=got,
             do="leave it out",
         )
-    has_test = place in (*FILES, "fluency") or (place, kind.__name__) == ("almanac", "Document")
+    has_test = place in (*FILES, "fluency") or (
+        (place, kind.__name__) == ("almanac", "Document") and not source.forms
+    )
     if source.split == "test" and not has_test:
         raise RecipeError(
             f"the {place} has no test rows among its {kind.__name__.lower()}s",

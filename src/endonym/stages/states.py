@@ -26,6 +26,8 @@ class StatesConfig(Config):
     """Tokens of a prompt with its answer, at most, and never more than the teacher's context; longer ones
     are left out and counted. Not less than in the distillation that is to read them, or that leaves them
     out as well."""
+    turns: Literal["last", "every"] = "last"
+    """Answers of a conversation whose states are kept; as in the distillation that is to read them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the states on the disk. float32 is exact; bfloat16 takes half the room and rounds to 8 bits."""
     teacher_prompt_prefix: str = ""
@@ -61,7 +63,7 @@ def states(
     from endonym.tokenizer.folder import Tokenizer
 
     words, device = Tokenizer.load(teacher.path), place(context)
-    how: dict[str, Any] = {"template": config.template}
+    how: dict[str, Any] = {"template": config.template, "every": config.turns == "every"}
     plain = asked_stores(data, words, context, **how)
     read = plain
     if config.teacher_prompt_prefix:

@@ -45,6 +45,7 @@ def asked_stores(
     folder: str = "asked",
     prefix: str = "",
     template: dict[str, Any] | None = None,
+    every: bool = False,
 ) -> "dict[str, Asked]":
     """The prompts and answers of each label as ids, in context.scratch; of several processes the main
     one writes them."""
@@ -55,7 +56,7 @@ def asked_stores(
         return {
             label: Asked.build(
                 context.scratch / folder / label, asked_rows(one), words,
-                key=one.address, prefix=prefix, variables=template,
+                key=one.address, prefix=prefix, variables=template, every=every,
             )
             for label, one in data.items()
         }  # fmt: skip
@@ -199,6 +200,7 @@ def live(
         prompts = asked_stores(
             data, theirs if spans else words, context,
             folder="teacher", prefix=config.teacher_prompt_prefix, template=config.template,
+            every=config.turns == "every",
         )  # fmt: skip
     given = (one, list(prompts.values()), theirs.stop_ids, table, back)
     rooms = [limit - each.prompt_lengths for each in prompts.values()]

@@ -158,6 +158,21 @@ def conversations(
         )
 
 
+def asked(
+    language: str,
+    *,
+    seed: int = 0,
+    amount: int,
+    tasks: Sequence[str] | None = None,
+    forms: Sequence[str] = FORMS,
+) -> Iterator[Document]:
+    """Such conversations as plain text, two lines each: what a base model has read of questions and
+    answers before anybody taught it to converse."""
+    for row in conversations(language, seed=seed, amount=amount, tasks=tasks, forms=forms):
+        text = "\n".join(message["content"] for message in row.messages)
+        yield Document(f"{row.id}/asked", text, language, row.source, row.licence)
+
+
 def split_statement(language: str, ranges: Ranges = DEFAULT_RANGES) -> list[str]:
     """What is held out and how, in sentences for a report."""
     by_kind: dict[str, list[str]] = {"rule": [], "recall": []}
