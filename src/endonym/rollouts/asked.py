@@ -127,7 +127,8 @@ def _read(
     every: bool,
 ) -> Iterator[tuple[tuple[list[int], list[int]], str, str]]:
     """((prompt, answer), language, source) of every turn that is asked."""
-    for row, messages, answer in ((row, *one) for row in rows for one in parted(row, every)):
+    turns = ((row, *turn) for row in rows for turn in parted(row, every))
+    for row, messages, answer in turns:
         try:
             if not messages:
                 raise DataError("there is nothing to ask", wanted="a message before the answer")
