@@ -81,23 +81,6 @@ def test_conversations_are_answers_or_searches(tmp_path):
     assert rows[0].tools
 
 
-def test_a_search_may_end_with_its_call(tmp_path):
-    terms = {"a": shelf(tmp_path, "a", TERMS)}
-    search = {"builtin": "sections", "tasks": ["search"], "ends": "call"}
-    books = {"builtin": "bylaws", "language": "th", "groups": ["practice"], "amount": 3}
-    _, rows = run(CONVERSATIONS, tmp_path, [search, books | {"ends": "call"}], sections=terms)
-    whole = list(lookups.conversations(TERMS))
-    assert [row.messages for row in rows[:-3]] == [row.messages[:2] for row in whole]
-    for row in rows:
-        assert [message["role"] for message in row.messages] == ["user", "assistant"]
-        assert row.messages[-1]["tool_calls"] and row.tools
-    with pytest.raises(RecipeError, match="calls no tool"):
-        answers = [{"builtin": "sections", "ends": "call"}]
-        run(CONVERSATIONS, tmp_path, answers, sections=terms)
-    with pytest.raises(RecipeError, match="not be heeded"):
-        run(DOCUMENTS, tmp_path, [search], sections=terms)
-
-
 def test_items_of_a_half_and_a_split(tmp_path):
     terms = {"a": shelf(tmp_path, "a", TERMS)}
     outcome, found = run(

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -17,9 +16,6 @@ from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
 from endonym.stages.sources import Deduplicate, Source, gather, section_rows, statute_rows
 from endonym.stages.tally import Tally
-
-if TYPE_CHECKING:
-    from endonym.data.document import Conversation
 
 
 class ConversationsConfig(Config):
@@ -80,31 +76,17 @@ def _builtin(source: Source, sections: dict[str, Artifact] | None) -> Iterator:
         from endonym.synth import bylaws, searches
 
         how = {"tasks": source.tasks or bylaws.TASKS}
-        rows = statute_rows(
+        return statute_rows(
             source, partial(bylaws.conversations, **how), partial(searches.conversations, **how)
         )
-        return map(up_to_call, rows) if source.ends == "call" else rows
     if source.builtin == "sections":
         from endonym.synth import definitions, lookups
 
         makers = {"question": definitions.conversations, "search": lookups.conversations}
-        rows = section_rows(source, sections, makers)
-        return map(up_to_call, rows) if source.ends == "call" else rows
+        return section_rows(source, sections, makers)
     from endonym.synth import handbook
 
     return iter(handbook.conversations(source.language))
-
-
-def up_to_call(row: "Conversation") -> "Conversation":
-    """The conversation's beginning that ends with its first call of a tool."""
-    for number, message in enumerate(row.messages, start=1):
-        if message.get("tool_calls"):
-            return replace(row, messages=row.messages[:number])
-    raise RecipeError(
-        "a conversation calls no tool",
-        where=row.id,
-        wanted='rows that search, with ends = "call"',
-    )
 
 
 def joined(rows: Iterator, most: int) -> Iterator:

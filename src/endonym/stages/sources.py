@@ -87,9 +87,6 @@ class Source(Config):
     definitions: halves of a law's terms, asked and text; empty: both."""
     top: int = Field(default=3, gt=0)
     """Of searches: sections that one of them finds."""
-    ends: Literal["answer", "call"] = "answer"
-    """Of conversations that search: the last turn. A stage that draws a conversation's last turn anew
-    (distill) learns to call from those that end with the call, and to answer from the others."""
     seed: int = 0
     """Of the bylaws it is the book: another seed, other bylaws and other groups. Of searches in sections:
     of their order."""
@@ -304,13 +301,13 @@ PLACES = {
     **dict.fromkeys(("tasks", "seed"), ("almanac", "fluency", "bylaws", "sections")),
     "skip": ("almanac", "fluency"),
     **dict.fromkeys(("turns", "forms"), ("almanac",)),
-    **dict.fromkeys(("groups", "top", "ends"), ("bylaws", "sections")),
+    **dict.fromkeys(("groups", "top"), ("bylaws", "sections")),
     "damage": ("fluency",),
     "optional": ("handbook",),
 }
 """Settings that only some places of a source know; all others know every one."""
 KINDS = {"scores": "Document", "unit": "Document"} | dict.fromkeys(
-    ("catalog", "turns", "ends"), "Conversation"
+    ("catalog", "turns"), "Conversation"
 )
 """Settings that only rows of one kind have a use for."""
 UNHEARD = {("bylaws", "Document"): ("tasks",)}
