@@ -191,7 +191,9 @@ def distill(
         export=exporter(words),
     )
     if (context.scratch / "rollouts").is_dir():
-        shutil.copytree(context.scratch / "rollouts", out / "rollouts")
+        # What a kill left half written begins with a dot.
+        unfinished = shutil.ignore_patterns(".*")
+        shutil.copytree(context.scratch / "rollouts", out / "rollouts", ignore=unfinished)
     seen = data | {"teacher": teacher or states}
     figures |= {"too_long": loader.too_long, **drawn(loader, figures)}
     figures |= answered_by(context.scratch)
