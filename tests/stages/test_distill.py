@@ -73,7 +73,7 @@ def inputs(tmp_path):
 
 def run(tmp_path, inputs, name="run", changes=None, **settings):
     scratch, out = tmp_path / name / "scratch", tmp_path / name / "out"
-    scratch.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     out.mkdir()
     here = replace(context(scratch), threads=1, **(changes or {}))
     given = {"teacher": None, "states": None} | inputs
@@ -212,6 +212,15 @@ def test_every_turn_of_a_conversation_can_be_asked(tmp_path, inputs):
             teacher_prompt_prefix="Be brief.",
         )  # fmt: skip
         assert prefixed.figures["drawn"]["rows"] == count
+
+
+def test_what_a_kill_left_half_written_is_not_published(tmp_path, inputs):
+    left = tmp_path / "run" / "scratch" / "rollouts" / ".000001.parquet.1"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    _, out = run(tmp_path, inputs)
+    drawn = [file.name for file in (out / "rollouts").iterdir()]
+    assert len(drawn) == RUN["steps"] and left.name not in drawn
 
 
 def test_epochs_count_all_prompts(tmp_path, inputs):
