@@ -41,9 +41,9 @@ def given(folder):
     }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the drill forks")
-def test_killed_at_any_moment_it_ends_where_an_undisturbed_run_ends(tmp_path):
-    inputs = given(tmp_path)
+def drilled(folder, inside: int, outside: int) -> dict[str, int]:
+    """Kills in a save and at random, until there were so many; every run must end like one left alone."""
+    inputs = given(folder)
 
     def work(folder):
         out, scratch = folder / "out", folder / "scratch"
@@ -68,7 +68,13 @@ def test_killed_at_any_moment_it_ends_where_an_undisturbed_run_ends(tmp_path):
         return {path.name: path.read_bytes() for path in files}
 
     kind = drill.Kind(work, final, "scratch/checkpoints", 12 * STEPS)
-    kills = drill.kill_drill(tmp_path / "runs", random.Random("distill/1"), kind, 3, 3)
+    return drill.kill_drill(folder / "runs", random.Random("distill/1"), kind, inside, outside)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the drill forks")
+def test_killed_at_any_moment_it_ends_where_an_undisturbed_run_ends(tmp_path):
+    """distill_drill.py FOLDER 20 30 does it 50 times."""
+    kills = drilled(tmp_path, 3, 3)
     assert kills["in a save"] >= 3 and kills["at random"] >= 3
 
 
