@@ -1,4 +1,4 @@
-"""A small distillation that is killed and run again: python distill_drill.py FOLDER KILLS_IN_SAVES KILLS_AT_RANDOM
+"""A small distillation, killed and run again: python distill_drill.py FOLDER KILLS_IN_SAVES KILLS_AT_RANDOM
 
 What is killed, and what must be equal in the end: test_distill_runs.drilled.
 """

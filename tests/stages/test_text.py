@@ -12,7 +12,7 @@ from endonym.data.document import Conversation, Document, read_table
 from endonym.stages.conversations import ConversationsConfig, conversations
 from endonym.stages.documents import DocumentsConfig, documents
 from endonym.stages.items import ItemsConfig, items
-from endonym.stages.sources import Source
+from endonym.stages.source import Source
 from endonym.synth import almanac, bylaws
 from endonym.tasks.base import Item, read_items, write_items
 

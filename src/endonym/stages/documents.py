@@ -12,7 +12,9 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather, section_rows, statute_rows
+from endonym.stages.builtin import section_rows, statute_rows
+from endonym.stages.source import Deduplicate, Source
+from endonym.stages.sources import gather
 from endonym.stages.tally import Tally
 
 

@@ -11,7 +11,8 @@ from endonym.core.config import Config, ExternalPath
 from endonym.core.context import Context
 from endonym.core.errors import DataError, RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import lacks_handbook, named_groups, plugged_in, skills
+from endonym.stages.builtin import lacks_handbook, named_groups, plugged_in
+from endonym.stages.source import skills
 
 
 class ItemSource(Config):

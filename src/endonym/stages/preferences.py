@@ -14,7 +14,8 @@ from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.errors import RecipeError
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Source, gather
+from endonym.stages.source import Source
+from endonym.stages.sources import gather
 from endonym.stages.tally import Tally
 
 

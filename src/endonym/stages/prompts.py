@@ -10,7 +10,8 @@ from endonym.core.artifact import Artifact
 from endonym.core.config import Config
 from endonym.core.context import Context
 from endonym.core.stage import Outcome, Slot, Stage
-from endonym.stages.sources import Deduplicate, Source, gather
+from endonym.stages.source import Deduplicate, Source
+from endonym.stages.sources import gather
 from endonym.stages.tally import Tally
 
 

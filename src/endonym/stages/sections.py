@@ -113,14 +113,14 @@ def _of(source: SectionSource, quarantine: float) -> tuple[list["Section"], Coun
     """The sections of a source and, by reason, how many there might have been."""
     _check(source)
     if source.builtin == "bylaws":
-        from endonym.stages.sources import named_groups
+        from endonym.stages.builtin import named_groups
         from endonym.synth import bylaws
 
         groups = named_groups(source.groups)
         found = bylaws.sections(source.language, groups, seed=source.seed, edition=source.edition)
         return found, Counter()
     if source.builtin == "handbook":
-        from endonym.stages.sources import lacks_handbook
+        from endonym.stages.builtin import lacks_handbook
 
         if source.optional and lacks_handbook("handbook", source.language):
             return [], Counter()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from endonym.stages.sources import Source
+    from endonym.stages.source import Source
 
 
 class Tally:
