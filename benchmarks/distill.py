@@ -29,7 +29,10 @@ DRAWN = 0.2
 """Largest relative difference of losses on drawn answers, means over a thousand tokens of 16 random texts."""
 
 LENGTH = 160
-"""A prompt with its template and its answer fits."""
+"""A prompt with its template and its answer fits: TRL's longest row."""
+
+ROW = 512
+"""Endonym's rows, which hold several conversations each, as in our recipes."""
 
 
 def run(
@@ -158,7 +161,7 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
     config = DistillConfig(
         **learning.settings(spec),
         rows_per_step=PROMPTS,
-        row_length=LENGTH,
+        row_length=ROW,
         max_completion=ANSWER,
         lmbda=spec["lmbda"],
         aggregate="tokens",
@@ -175,7 +178,7 @@ def endonym(spec: dict[str, Any], turns: Turns) -> None:
         list(asked.values()),
         view.guide,
         rows_per_step=PROMPTS,
-        row_length=LENGTH,
+        row_length=ROW,
         lmbda=config.lmbda,
         by="data",
         sampling=Sampling(max_tokens=ANSWER),

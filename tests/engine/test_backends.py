@@ -269,6 +269,16 @@ def test_a_server_that_does_not_start(tmp_path, monkeypatch):
         pass
 
 
+def test_the_reason_is_told_though_a_server_says_much_after_it(tmp_path, monkeypatch):
+    falls = "sh -c 'echo RuntimeError: no colours left; seq 100 140; exit 1' {model} {name} {port}"
+    monkeypatch.setenv("ENDONYM_SERVER", falls)
+    with (
+        pytest.raises(MachineError, match=r"RuntimeError: no colours left\n\s*133\n(.|\n)*140"),
+        serving(tmp_path, "w"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     "template, message", [("", "no command"), ("vllm {model}", "lacks a field")]
 )

@@ -18,6 +18,7 @@ then, and an answer would no longer say whose it is.
 """
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -43,6 +44,7 @@ OURS = (
     "TORCHELASTIC_USE_AGENT_STORE",
 )
 POLL = 0.2  # seconds between two looks whether it is ready
+WORDS = 8  # lines at the end of its log that an error shows
 
 
 @contextmanager
@@ -78,7 +80,8 @@ def serving(folder: Path, weights: str) -> Iterator[Served]:
                         "the model server ended while it was asked",
                         where=shlex.join(command),
                         got=_end_of(log) or f"exit {kept.returncode}",
-                        do="look for the reason (memory?), then run the same command again: it goes on",
+                        do="look for the reason (ENDONYM_SERVER_LOG=FILE keeps all that it says), "
+                        "then run the same command again: it goes on",
                     ) from error
         finally:
             kept.stdin.close()  # the keeper then ends it
@@ -163,5 +166,8 @@ def _has_ended(kept: subprocess.Popen) -> bool:
 
 
 def _end_of(log: Path) -> str:
-    """The last words of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])[-2000:]
+    """The last words of a log. Of a server that falls these are often about tidying up, long after the
+    reason: the last line that names an error stands before them."""
+    lines = log.read_text(errors="replace").splitlines()
+    named = [line for line in lines[:-WORDS] if re.search(r"\b\w*(Error|Exception)\b: ", line)]
+    return "\n".join([line[-300:] for line in [*named[-1:], *lines[-WORDS:]]])[-2500:]
