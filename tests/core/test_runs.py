@@ -302,6 +302,19 @@ def test_a_record_is_readable_json_with_what_a_reader_needs(house):
     assert record["files"]["total.txt"]["bytes"] == 2
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden"])
+def test_a_runs_name_is_a_folders(house, name):
+    path, *_ = house
+    with pytest.raises(RecipeError, match="no folder's"):
+        recipes.load(path, run=name)
+
+
+def test_a_recipe_may_say_its_name(house):
+    path, *_ = house
+    path.write_text('name = "other"\n' + path.read_text())
+    assert (recipes.load(path).run, recipes.load(path, run="mine").run) == ("other-default", "mine")
+
+
 def test_runs_of_two_names_stand_side_by_side(house):
     path, store, context = house
     run(recipes.load(path), store, toy.lookup, context)

@@ -31,7 +31,7 @@ from endonym.core.config import Config, nearest
 from endonym.core.errors import RecipeError
 
 FAMILY = "\0family"  # no key that a TOML file could hold by accident
-TOP_KEYS = ("title", "vars", "stages", "report", "scale", "drop")
+TOP_KEYS = ("title", "name", "vars", "stages", "report", "scale", "drop")
 
 
 class Board(Config):
@@ -90,6 +90,7 @@ class Recipe:
     """A recipe at one scale, references checked, in an order in which it can be run."""
 
     name: str
+    """The file's, or what the recipe says where another file of that name writes to the same store."""
     scale: str
     title: str
     words: dict[str, Any]
@@ -160,15 +161,21 @@ def load(
                 where=f"{path}: report",
                 do=nearest(board.against, labels),
             )
+    name = document.get("name", path.stem)
+    run = run or f"{name}-{scale or 'default'}"
+    if run.startswith(".") or Path(run).name != run:
+        raise RecipeError(
+            "the run's name is no folder's", where=path, wanted="letters, digits, - _ .", got=run
+        )
     return Recipe(
-        name=path.stem,
+        name=name,
         scale=scale or "default",
         title=document.get("title", path.stem),
         words=words,
         nodes=_in_order(nodes, path),
         report=report,
         path=path,
-        run=run or f"{path.stem}-{scale or 'default'}",
+        run=run,
     )
 
 
