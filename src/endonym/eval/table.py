@@ -77,11 +77,11 @@ class Scoreboard:
         return cls(columns, rows)
 
     def best(self, key: str) -> float | None:
-        """The best value of a column; None where no row has one."""
+        """The best value of a column; None where no row is better than another."""
         column = next(column for column in self.columns if column.key == key)
-        values = [row.figures[key].value for row in self.rows if key in row.figures]
+        values = {row.figures[key].value for row in self.rows if key in row.figures}
         choose = max if column.better == "higher" else min
-        return choose(values) if values else None
+        return choose(values) if len(values) > 1 else None
 
     def table(self, title: str | None = None) -> Table:
         """For the terminal: best value of a column bold, and every difference whose interval is clear of 0;
@@ -105,7 +105,7 @@ class Scoreboard:
         if column.difference:
             stands_out = figure.low is not None and (figure.low > 0 or figure.high < 0)
         else:
-            stands_out = len(self.rows) > 1 and figure.value == self.best(column.key)
+            stands_out = figure.value == self.best(column.key)
         told = shown(figure.value, column.unit)
         told = f"+{told}" if column.difference and figure.value > 0 else told
         text = Text(told, style="bold" if stands_out else "")
