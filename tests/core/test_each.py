@@ -111,8 +111,8 @@ def test_boards_gather_runs_of_one_label(tmp_path):
         "one run: its own interval"
     )
     assert first.notes.count("up, down: the mean of 2 runs, from the lowest to the highest.") == 1
-    assert first.notes.count("up: said once") == 1
-    assert second.notes[-1] == "Each row: the mean of 2 runs, from the lowest to the highest."
+    assert first.notes.count("Each row: said once") == 1
+    assert second.notes[-1] == "a: the mean of 2 runs, from the lowest to the highest."
     assert second.title == "the first" and [c.key for c in second.board.columns] == ["x"]
 
 

@@ -118,20 +118,22 @@ def scoreboards(recipe: Recipe, done: dict[str, Done]) -> list[Shown]:
 
 
 def _board(board: Board, done: dict[str, Done]) -> Shown | None:
-    rows, notes, known, runs = [], [], {}, {}
+    rows, told, known, runs = [], {}, {}, {}
     nodes = {name: one.step.node for name, one in done.items()}
     for label, names in by_label(board.rows, nodes).items():
         scores = [_json(done[name].artifact, "scores.json") for name in names]
         known |= {column["key"]: column for one in scores for column in one["columns"]}
         runs.setdefault(len(names), []).append(label)
         rows.append((label, [one["figures"] for one in scores]))
-        notes += [f"{label}: {note}" for one in scores for note in one["notes"]]
+        for note in dict.fromkeys(note for one in scores for note in one["notes"]):
+            told.setdefault(note, []).append(label)
     if not rows:
         return None
     for number, labels in runs.items():
         if number > 1:
-            which = "Each row" if len(runs) == 1 else ", ".join(labels)
-            notes.append(f"{which}: the mean of {number} runs, from the lowest to the highest.")
+            told[f"the mean of {number} runs, from the lowest to the highest."] = labels
+    which = lambda labels: "Each row" if 1 < len(labels) == len(rows) else ", ".join(labels)  # noqa: E731
+    notes = [f"{which(labels)}: {note}" for note, labels in told.items()]
     keys = [key for key in board.columns or known if key in known]
     plain = [
         {"label": label, "figures": {key: _mean(key, runs) for key in keys if key in runs[0]}}
@@ -139,7 +141,7 @@ def _board(board: Board, done: dict[str, Done]) -> Shown | None:
     ]
     columns = [known[key] for key in keys]
     made = Scoreboard.from_dict({"columns": columns, "rows": plain})
-    return Shown(board.title, made, list(dict.fromkeys(notes)))
+    return Shown(board.title, made, notes)
 
 
 def _differences(board: Board, shown: Shown, done: dict[str, Done]) -> Shown | None:
