@@ -8,6 +8,8 @@ from typing import Any
 NEAR_THE_END = 12
 """A literal cut off by the window's end ("-Infinit", "\\ud83") lies within so many characters of it."""
 
+SPACE = " \t\r\n"
+
 
 def elements(chunks: Iterable[bytes], longest: int) -> Iterator[Any]:
     """The elements of the list that `chunks` hold. ValueError, with what is wrong, at the first place
@@ -42,7 +44,7 @@ class _Window:
     def sign(self) -> str:
         """The next character that is no white space; "" at the end."""
         while True:
-            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+            while self.at < len(self.text) and self.text[self.at] in SPACE:
                 self.at += 1
             if self.at < len(self.text) or self.is_whole:
                 return self.text[self.at : self.at + 1]
@@ -56,8 +58,10 @@ class _Window:
             try:
                 value, end = self._json.raw_decode(self.text, self.at)
                 after = self.text[end : end + 1]
-                is_sure = after and (after in ",] \t\r\n" or len(self.text) - end > NEAR_THE_END)
-                if is_sure or (self.is_whole and after):  # else a number could go on: 1, 1.5, 1e9
+                is_over = after in (",", "]", *SPACE)
+                if is_over or (after and (self.is_whole or len(self.text) - end > NEAR_THE_END)):
+                    if not is_over and type(value) in (int, float):  # "1e" is no 1
+                        raise ValueError(f"a comma is missing at {after!r}")
                     self.at = end
                     return value
                 if self.is_whole:
