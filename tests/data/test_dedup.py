@@ -52,7 +52,7 @@ def test_layout_punctuation_and_case_make_no_difference():
     assert kept(rows) == ([0, 2, 3], {"kept": 3, "exact": 2})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("aA éÉ1.\u0301กา่가 \n+\0", max_size=6), max_size=30))
 def test_exact_is_equality_of_the_normalised_text(rows):
     seen, expected = set(), []
@@ -231,7 +231,7 @@ def test_order_and_letters_of_words_count():
     assert shingles("ab cd") != shingles("ba cd")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6000), st.integers(1, 6000), st.floats(0, 1), st.integers(0, 9))
 def test_a_samples_similarity_is_near_the_exact_one(first, second, share, seed):
     hashes = np.random.default_rng(seed).integers(0, 1 << 64, first + second, dtype=np.uint64)

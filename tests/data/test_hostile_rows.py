@@ -210,7 +210,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), JSON | TURNS, max_size=7), min_size=1))
 def test_any_json_is_used_or_set_aside(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("any")
@@ -221,7 +221,7 @@ def test_any_json_is_used_or_set_aside(tmp_path_factory, rows):
         (folder / "quarantine.jsonl").unlink(missing_ok=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=40) | st.just(encoded(GOOD[Document])), max_size=20))
 def test_any_bytes_are_used_or_set_aside(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("bytes")

@@ -111,7 +111,7 @@ LETTERS = (
 MIXED = st.one_of(st.text(LETTERS, max_size=12), st.text(max_size=20))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(MIXED, st.sets(st.sampled_from(sorted(RULES))))
 # Marks of three scripts on one letter: NFC moves what a joiner stood beside.
 @example("\u0ecc\u0e48\u0ec8\u200e\uff9e\u200e", set(RULES))
@@ -122,14 +122,14 @@ def test_twice_is_once_and_nfc_by_any_set_of_rules(text, names):
     assert unicodedata.is_normalized("NFC", once)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(MIXED, st.sampled_from(sorted(RULES)))
 def test_each_rule_is_idempotent_on_composed_text(text, name):
     rule, text = RULES[name], unicodedata.normalize("NFC", text)
     assert rule(rule(text)) == rule(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(MIXED)
 def test_spelling_does_not_depend_on_the_unicode_form(text):
     decomposed = unicodedata.normalize("NFD", text)

@@ -82,7 +82,7 @@ def test_recall_facts_are_all_in_the_documents_and_asked_about_by_split():
     assert not {i.messages[0]["content"] for i in train} & {i.messages[0]["content"] for i in test}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), amount=st.integers(1, 300))
 def test_items_of_the_two_splits_never_share_a_prompt(seed, amount):
     train = almanac.items("ko", "train", seed=seed, amount=amount)

@@ -127,7 +127,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     content=st.text().filter(lambda text: "<t" not in text),
     calls=st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=3),
@@ -145,7 +145,7 @@ def test_what_the_template_writes_is_read_back(words, content, calls):
     assert found["content"] == (content.rstrip() if made else content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet='<tool_cal>/{}[]":,name argumts1\\u\n'))
 def test_no_text_breaks_the_reader(text):
     message = parse_reply(f"<tool_call>{text}<tool_call>{text}</tool_call>")

@@ -2,7 +2,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -249,7 +249,6 @@ TURNS = st.one_of(
 THOUGHTS = st.sampled_from([None, "", "hm", "\n<|im_end|>"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TURNS, THOUGHTS), min_size=1, max_size=9))
 def test_each_turn_is_taught_once_and_as_it_is_sampled(made, lines, turns):
     talk = [{"role": role, "content": content} for (role, content), _ in turns]

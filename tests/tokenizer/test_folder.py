@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Backend
@@ -99,7 +99,6 @@ def test_supervised_are_the_assistants_words_and_their_turn_end(made):
     assert all(run.count(made.turn_end_id) == 1 for run in runs)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(ROLES, WORDS), min_size=1, max_size=5), WORDS)
 def test_a_prompt_is_an_exact_prefix_and_content_is_never_control(made, turns, answer):
     messages = [{"role": role, "content": content} for role, content in turns]

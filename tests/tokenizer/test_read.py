@@ -132,7 +132,7 @@ def by_family(tmp_path_factory):
     return {name: (read(file, name), oracle) for name, oracle in oracles.items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_a_rank_file_encodes_as_tiktoken(by_family, text):
     for name, (tokenizer, oracle) in by_family.items():
@@ -257,7 +257,7 @@ SP_ORACLES = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_a_sentencepiece_model_encodes_as_sentencepiece(text):
     for name in ("llama", "no prefix", "no bytes", "fewer spaces"):
