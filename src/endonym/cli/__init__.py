@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from endonym.cli import budget, convert, language, machine, merge, tokenizer
-from endonym.cli.options import AsJson, print_json
-from endonym.core.errors import EndonymError, RecipeError, StoreError
+from endonym.cli import budget, convert, language, machine, merge, records, tokenizer
+from endonym.cli.options import AsJson, Reference, StoreRoot, print_json
+from endonym.core.errors import EndonymError, StoreError
 
 app = typer.Typer(
     add_completion=False,
@@ -23,10 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make an open base model a language's own: one recipe, every step kept.",
 )
-app.add_typer(tokenizer.app, name="tokenizer")
-app.command("new-language")(language.new_language)
-app.command()(merge.merge)
-app.command()(convert.convert)
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/typhoon_s.toml")
@@ -42,9 +38,6 @@ RunName = Annotated[
     str | None,
     typer.Option("--name", help="Name of the run; default RECIPE-SCALE. Changes no address."),
 ]
-StoreRoot = Annotated[
-    Path, typer.Option("--store", envvar="ENDONYM_STORE", help="Where artifacts are kept.")
-]
 Data = Annotated[
     list[Path] | None,
     typer.Option(
@@ -57,12 +50,6 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Compute threads. Changes no address.")
-]
-Reference = Annotated[
-    str,
-    typer.Argument(
-        metavar="REF", help="A folder, an address or its beginning, or RECIPE-SCALE/STAGE."
-    ),
 ]
 
 
@@ -245,49 +232,8 @@ def why(
         console.print(table)
 
 
-@app.command()
-def show(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = False) -> None:
-    """An artifact's record: what made it, from what, with which figures."""
-    from rich.console import Console
-    from rich.pretty import Pretty
-
-    artifact = _resolve(ref, store)
-    if as_json:
-        return print_json({"path": str(artifact.path), **artifact.record})
-    console = Console()
-    console.print(
-        f"[bold]{artifact.path.name}[/]  {artifact.kind}, made {artifact.record['created']}"
-    )
-    for part in ("settings", "inputs", "figures", "licences", "environment"):
-        console.print(f"\n{part}", style="bold")
-        console.print(Pretty(artifact.record[part]))
-    console.print("\nfiles", style="bold")
-    for name, file in artifact.record["files"].items():
-        console.print(f"  {name}  {file['bytes']:,} bytes  sha256 {file['sha256'][:16]}...")
-
-
-@app.command()
-def audit(ref: Reference, store: StoreRoot = Path("store"), as_json: AsJson = False) -> None:
-    """Walk from an artifact to all it came from; read every byte and compare it with its record."""
-    from rich.console import Console
-
-    from endonym.core.audit import audit as walk
-    from endonym.core.store import Store
-
-    result = walk(_resolve(ref, store), Store(store))
-    if as_json:
-        return print_json(result)
-    console = Console()
-    for row in result["artifacts"]:
-        console.print(
-            f"{'  ' * row['depth']}{row['stage']} {row['address'][:16]}  "
-            f"{row['files']} files, {row['bytes']:,} bytes: all as recorded"
-        )
-    console.print(f"\nlicences: {', '.join(result['licences']) or 'none recorded'}")
-    for row in result["sources"]:
-        console.print(
-            f"outside file  sha256 {row['sha256'][:16]}...  ({row['stage']}.{row['field']})"
-        )
+app.command()(records.show)
+app.command()(records.audit)
 
 
 @app.command()
@@ -333,12 +279,20 @@ def chat(
     threads: Threads = None,
 ) -> None:
     """Talk with a model in the terminal."""
-    folder = Path(ref) if (Path(ref) / "config.json").is_file() else _resolve(ref, store).path
+    folder = (
+        Path(ref) if (Path(ref) / "config.json").is_file() else records.resolve(ref, store).path
+    )
     from endonym.engine.sampler import Sampling
     from endonym.serve.terminal import chat as talk
 
     context = _context(device, threads, None, None, None, False)
     talk(folder, context, Sampling(temperature=temperature, max_tokens=max_tokens), system=system)
+
+
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command("new-language")(language.new_language)
+app.command()(merge.merge)
+app.command()(convert.convert)
 
 
 def main() -> None:
@@ -387,35 +341,4 @@ def _context(
         rows_per_device=rows_per_device,
         data=tuple(data or ()),
         console=Console(quiet=quiet),
-    )
-
-
-def _resolve(ref: str, root: Path) -> Any:
-    """The artifact that a folder, an address or RECIPE-SCALE/STAGE means."""
-    from endonym.core.artifact import RECORD, read_artifact
-    from endonym.core.store import Store
-
-    for folder in (Path(ref), root / "runs" / ref, root / "artifacts" / ref):
-        if (folder / RECORD).is_file():
-            return read_artifact(folder.resolve())
-    if not root.is_dir():
-        raise StoreError("there is no store", where=root, do="name it with --store DIR")
-    found = Store(root).by_prefix(ref) if len(ref) >= 4 else []
-    if len(found) == 1:
-        return found[0]
-    runs = sorted(
-        f"{p.parent.name}/{p.name}" for p in (root / "runs").glob("*/*") if p.is_symlink()
-    )
-    if found:
-        raise RecipeError(
-            "the reference means several artifacts",
-            where=ref,
-            got=", ".join(a.path.name for a in found),
-            do="give more digits",
-        )
-    raise RecipeError(
-        "the reference means no artifact of this store",
-        where=ref,
-        wanted="a folder with a record.json, an address, or RECIPE-SCALE/STAGE",
-        got=f"known: {', '.join(runs) or 'no runs yet'}",
     )
