@@ -270,12 +270,13 @@ def test_a_server_that_does_not_start(tmp_path, monkeypatch):
 
 
 def test_the_reason_is_told_though_a_server_says_much_after_it(tmp_path, monkeypatch):
-    falls = "sh -c 'echo RuntimeError: no colours left; seq 100 140; exit 1' {model} {name} {port}"
+    said = (
+        "echo X RuntimeError: no colours left; echo DeadError: see above; echo DeadError: see above"
+    )
+    falls = f"sh -c '{said}; seq 100 140; exit 1' {{model}} {{name}} {{port}}"
     monkeypatch.setenv("ENDONYM_SERVER", falls)
-    with (
-        pytest.raises(MachineError, match=r"RuntimeError: no colours left\n\s*133\n(.|\n)*140"),
-        serving(tmp_path, "w"),
-    ):
+    reason = r" RuntimeError: no colours left\n\s*DeadError: see above\n\s*133\n(.|\n)*140"
+    with pytest.raises(MachineError, match=reason), serving(tmp_path, "w"):
         pass
 
 

@@ -44,7 +44,10 @@ OURS = (
     "TORCHELASTIC_USE_AGENT_STORE",
 )
 POLL = 0.2  # seconds between two looks whether it is ready
-WORDS = 8  # lines at the end of its log that an error shows
+WORDS, ERRORS = (
+    8,
+    3,
+)  # lines at the end of its log, and errors before them, that an error of ours shows
 
 
 @contextmanager
@@ -167,7 +170,8 @@ def _has_ended(kept: subprocess.Popen) -> bool:
 
 def _end_of(log: Path) -> str:
     """The last words of a log. Of a server that falls these are often about tidying up, long after the
-    reason: the last line that names an error stands before them."""
+    reason, and what it says of its parts comes in between: the last few different errors stand first."""
     lines = log.read_text(errors="replace").splitlines()
-    named = [line for line in lines[:-WORDS] if re.search(r"\b\w*(Error|Exception)\b: ", line)]
-    return "\n".join([line[-300:] for line in [*named[-1:], *lines[-WORDS:]]])[-2500:]
+    found = (re.search(r"\b\w*(Error|Exception): .*", line) for line in lines[:-WORDS])
+    named = list(dict.fromkeys(error[0] for error in found if error))
+    return "\n".join(line[-300:] for line in [*named[-ERRORS:], *lines[-WORDS:]])

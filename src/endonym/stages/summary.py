@@ -132,8 +132,10 @@ def _board(board: Board, done: dict[str, Done]) -> Shown | None:
     for number, labels in runs.items():
         if number > 1:
             told[f"the mean of {number} runs, from the lowest to the highest."] = labels
-    which = lambda labels: "Each row" if 1 < len(labels) == len(rows) else ", ".join(labels)  # noqa: E731
-    notes = [f"{which(labels)}: {note}" for note, labels in told.items()]
+    notes = [
+        f"{'Each row' if 1 < len(labels) == len(rows) else ', '.join(labels)}: {note}"
+        for note, labels in told.items()
+    ]
     keys = [key for key in board.columns or known if key in known]
     plain = [
         {"label": label, "figures": {key: _mean(key, runs) for key in keys if key in runs[0]}}
